@@ -1,0 +1,143 @@
+"""A bundle on disk: a folder with a manifest, the artifact and what proves it. Opened whole or not at all.
+
+Refuses a touched, missing, unlisted or linked file."""
+
+import hashlib
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgekit_runtime.engines import open_model
+from edgekit_runtime.errors import BadBundle, EdgeKitError, NotFound
+from edgekit_runtime.manifest import FileEntry, Manifest, parse
+from edgekit_runtime.ports import connect
+from edgekit_runtime.preprocess import Preprocess, parse_preprocess
+from edgekit_runtime.tensors import Array, Feeds, Runner
+
+MANIFEST = "manifest.json"
+MAX_MANIFEST = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle: its folder and its manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+    def open_model(self) -> Runner:
+        """The model as a function on the user's tensors, with the engine and options of the manifest."""
+        manifest = self.manifest
+        run = open_model(manifest.engine, self.folder / manifest.entry, manifest.options)
+        return connect(run, manifest.inputs, manifest.outputs)
+
+    def labels(self) -> tuple[str, ...]:
+        """The words for the classes, in their order; empty where the bundle has none."""
+        if self.manifest.labels is None:
+            return ()
+        return tuple((self.folder / self.manifest.labels).read_text(encoding="utf-8").splitlines())
+
+    def golden(self) -> list[tuple[Feeds, Feeds]]:
+        """The recorded (inputs, outputs), in the user's tensors."""
+        if self.manifest.golden is None:
+            return []
+        return read_golden(self.folder / self.manifest.golden.file)
+
+    def preprocess(self) -> Preprocess | None:
+        """How a photo becomes an input; None where the bundle takes tensors only."""
+        if self.manifest.preprocess is None:
+            return None
+        try:
+            return parse_preprocess(self.manifest.preprocess)
+        except EdgeKitError as error:
+            raise BadBundle(f"{self.folder}: {error.what}", hint=error.hint) from error
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Read the manifest and verify every byte.
+
+    Raises:
+        NotFound: there is no bundle there.
+        BadBundle: it is not whole, or holds what its manifest does not list.
+    """
+    if not is_bundle(folder):
+        raise NotFound(f"no bundle at {folder}", hint="name a folder that `edgekit build` made")
+    manifest = _manifest(folder)
+    found = {
+        path.relative_to(folder).as_posix(): path
+        for path in folder.rglob("*")
+        if not path.is_dir() or path.is_symlink()
+    }
+    del found[MANIFEST]
+    if unlisted := sorted(found.keys() - manifest.files.keys()):
+        raise BadBundle(f"{folder}: files that the manifest does not list: {', '.join(unlisted)}", hint="remove them")
+    for name, entry in manifest.files.items():
+        if name not in found:
+            raise BadBundle(f"{folder}: {name} is missing", hint="build or copy the bundle again")
+        if found[name].is_symlink() or not found[name].is_file():
+            raise BadBundle(f"{folder}: {name} is not a plain file", hint="copy the bundle with its files, not links")
+        if describe(found[name]) != entry:
+            raise BadBundle(f"{folder}: {name} was touched after the build", hint="build or copy the bundle again")
+    bundle = Bundle(folder, manifest)
+    wanted = bundle.preprocess()
+    if wanted is not None and wanted.input not in [port.spec.name for port in manifest.inputs]:
+        raise BadBundle(f"{folder}: preprocessing for {wanted.input!r}, which is no input of the model")
+    return bundle
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether `folder` looks like a bundle (its bytes are not verified)."""
+    return folder.is_dir() and (folder / MANIFEST).is_file()
+
+
+def _manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    if path.is_symlink() or path.stat().st_size > MAX_MANIFEST:
+        raise BadBundle(
+            f"{path} is a link, or too large for a manifest", hint="copy the bundle with its files, not links"
+        )
+    try:
+        return parse(json.loads(path.read_bytes()))
+    except (ValueError, RecursionError) as error:
+        raise BadBundle(f"{path} is not JSON: {error}") from error
+
+
+def describe(path: Path) -> FileEntry:
+    """The SHA-256 and size of a file, read in pieces."""
+    with path.open("rb") as file:
+        return FileEntry(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
+
+
+def write_golden(path: Path, pairs: list[tuple[Feeds, Feeds]]) -> None:
+    """Record pairs of inputs and outputs as one `.npz`."""
+    arrays: Feeds = {}
+    for index, (feeds, answer) in enumerate(pairs):
+        arrays |= {f"{index}/in/{name}": _storable(value) for name, value in feeds.items()}
+        arrays |= {f"{index}/out/{name}": _storable(value) for name, value in answer.items()}
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+
+
+def read_golden(path: Path) -> list[tuple[Feeds, Feeds]]:
+    """What `write_golden` wrote."""
+    pairs: dict[int, tuple[Feeds, Feeds]] = {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for key in arrays.files:
+                index, side, name = key.split("/", 2)
+                pairs.setdefault(int(index), ({}, {}))[("in", "out").index(side)][name] = _usable(arrays[key])
+    except (ValueError, OSError, KeyError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise BadBundle(f"{path.name} does not read: {error}") from error
+    return [pairs[index] for index in sorted(pairs)]
+
+
+def _storable(value: Array) -> Array:
+    """Strings as numpy's own fixed-width ones: objects would be pickled, and pickles are never read."""
+    return value.astype(np.str_) if value.dtype.kind == "O" else value
+
+
+def _usable(value: Array) -> Array:
+    return value.astype(object) if value.dtype.kind == "U" else value

@@ -1,0 +1,70 @@
+"""ONNX Runtime as an engine: opens `.onnx` files on CPU or CUDA.
+
+Refuses a file that ONNX Runtime cannot load, and a GPU that is not there."""
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from edgekit_runtime.engines import EngineOptions, Specs
+from edgekit_runtime.errors import Unsupported
+from edgekit_runtime.tensors import Feeds, Runner, TensorSpec
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(bool)": "bool",
+    "tensor(string)": "object",
+}
+
+
+def open_model(path: Path, options: EngineOptions) -> Runner:
+    """A runner over one ONNX Runtime session with `options.threads` threads that do not spin."""
+    session = _session(path, options)
+    names = [output.name for output in session.get_outputs()]
+
+    def run(feeds: Feeds) -> Feeds:
+        try:
+            return dict(zip(names, session.run(names, feeds), strict=True))
+        except Exception as error:  # ONNX Runtime's errors share no base class below Exception
+            raise Unsupported(f"{path.name} does not run in ONNX Runtime: {_first_line(error)}") from error
+
+    return run
+
+
+def read_specs(path: Path) -> Specs:
+    """Inputs and outputs of the file; a symbolic dimension is free."""
+    session = _session(path, EngineOptions())
+    return tuple(map(_spec, session.get_inputs())), tuple(map(_spec, session.get_outputs()))
+
+
+def _session(path: Path, options: EngineOptions) -> Any:
+    if options.device not in PROVIDERS:
+        raise Unsupported(f"onnx engine has no device {options.device!r}", hint=f"use one of {', '.join(PROVIDERS)}")
+    provider = PROVIDERS[options.device]
+    if provider not in ort.get_available_providers():
+        raise Unsupported(
+            f"this ONNX Runtime has no {provider} (it has {', '.join(ort.get_available_providers())})",
+            hint="install onnxruntime-gpu instead of onnxruntime, or build for a CPU target",
+        )
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(str(path), settings, providers=[provider])
+    except Exception as error:  # ONNX Runtime's errors share no base class below Exception
+        raise Unsupported(f"{path.name} does not load in ONNX Runtime: {_first_line(error)}") from error
+
+
+def _spec(value: Any) -> TensorSpec:
+    dtype = DTYPES.get(value.type) or value.type.removeprefix("tensor(").removesuffix(")")
+    return TensorSpec(value.name, dtype, tuple(n if isinstance(n, int) else None for n in value.shape or ()))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -1,0 +1,185 @@
+"""The manifest of a bundle: what is in it, how it is called, what was proven. Pure: JSON values in, frozen values out.
+
+Refuses an unknown schema, a missing or misspelt field, and names that could not be a folder or a URL."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgekit_runtime.engines import ENGINES, EngineOptions
+from edgekit_runtime.errors import BadBundle
+from edgekit_runtime.ports import Port
+from edgekit_runtime.tensors import TensorSpec
+
+SCHEMA = 1
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What names and versions look like: they become folder names and URLs."""
+
+FLOATS = ("float32", "float16", "bfloat16")
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Recorded inputs and outputs in `file`, and how far (in parts of each output's range) an answer may be off."""
+
+    file: str
+    count: int
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What a file of the bundle must be: hex SHA-256 and size in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that the device needs to know. `preprocess`, `evidence` and `provenance` are JSON as in the file."""
+
+    name: str
+    version: str
+    target: str
+    format: str
+    precision: str
+    engine: str
+    entry: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    files: Mapping[str, FileEntry]
+    options: EngineOptions = field(default_factory=EngineOptions)
+    preprocess: Json | None = None
+    labels: str | None = None
+    golden: Golden | None = None
+    evidence: Json = field(default_factory=dict)
+    provenance: Json = field(default_factory=dict)
+    schema: int = SCHEMA
+
+
+def parse(raw: object) -> Manifest:
+    """The manifest that `raw` (decoded JSON) describes.
+
+    Raises:
+        BadBundle: a field is missing, unknown, of the wrong type, or of a newer schema.
+    """
+    if not isinstance(raw, dict):
+        raise BadBundle("the manifest is not a JSON object")
+    if raw.get("schema") != SCHEMA:
+        raise BadBundle(
+            f"manifest schema {raw.get('schema')!r}; this runtime reads {SCHEMA}", hint="update edgekit-runtime"
+        )
+    try:
+        fields = dict(raw)
+        for key in ("name", "version", "target"):
+            if not PLAIN.fullmatch(fields[key]):
+                raise BadBundle(
+                    f"manifest {key} {fields[key]!r} is not a plain word", hint="use letters, digits, . _ -"
+                )
+        if fields["engine"] not in ENGINES:
+            raise BadBundle(f"manifest names an unknown engine {fields['engine']!r}", hint="update edgekit-runtime")
+        fields["inputs"] = tuple(map(port_from_json, fields["inputs"]))
+        fields["outputs"] = tuple(map(port_from_json, fields["outputs"]))
+        fields["files"] = {_inside(path): FileEntry(**entry) for path, entry in fields["files"].items()}
+        fields["options"] = _options(fields.get("options", {}))
+        fields["golden"] = _golden(fields["golden"]) if fields.get("golden") else None
+        manifest = Manifest(**fields)
+        _check(manifest)
+        return manifest
+    except KeyError as error:
+        raise BadBundle(f"the manifest lacks {error.args[0]!r}") from error
+    except (TypeError, AttributeError, ValueError) as error:
+        raise BadBundle(f"the manifest does not read: {error}") from error
+
+
+def to_json(manifest: Manifest) -> dict[str, Any]:
+    """The JSON object that `parse` reads back."""
+    raw = asdict(manifest)
+    raw["inputs"] = [port_to_json(port) for port in manifest.inputs]
+    raw["outputs"] = [port_to_json(port) for port in manifest.outputs]
+    return {"schema": raw.pop("schema"), **raw}
+
+
+def _check(manifest: Manifest) -> None:
+    """What only the fields together tell."""
+    named = {"entry": manifest.entry, "labels": manifest.labels, "golden": manifest.golden and manifest.golden.file}
+    for key, file in named.items():
+        if (file is not None or key == "entry") and file not in manifest.files:
+            raise BadBundle(f"manifest {key} {file!r} is not among its files", hint="build the bundle again")
+    for side in (manifest.inputs, manifest.outputs):
+        names = [port.spec.name for port in side]
+        if not names or len(set(names)) != len(names):
+            raise BadBundle(f"manifest names no tensors, or one twice: {', '.join(names)}")
+    texts = (manifest.format, manifest.precision)
+    tables = (manifest.evidence, manifest.provenance, manifest.preprocess or {})
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(table, dict) for table in tables):
+        raise BadBundle("manifest format and precision must be text; preprocess, evidence and provenance objects")
+
+
+def _inside(path: str) -> str:
+    """A path that stays within the bundle's folder, written the one way it can be."""
+    parts = path.split("/")
+    if not path or "\\" in path or "\0" in path or any(part in ("", ".", "..") for part in parts):
+        raise BadBundle(f"manifest names a file outside the bundle: {path!r}", hint="do not use this bundle")
+    return path
+
+
+def _options(raw: Json) -> EngineOptions:
+    options = EngineOptions(**raw)
+    threads = options.threads
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= 1024:
+        raise BadBundle(f"manifest options: threads {threads!r} is not a number of threads")
+    if not isinstance(options.device, str) or options.precision not in FLOATS:
+        raise BadBundle(f"manifest options: {options.device!r} with {options.precision!r} is not known")
+    return options
+
+
+def _golden(raw: Json) -> Golden:
+    golden = Golden(**raw)
+    if not _size(golden.count) or isinstance(golden.tolerance, bool) or not golden.tolerance >= 0:
+        raise BadBundle("manifest golden: count and tolerance must be numbers of 0 or more")
+    return golden
+
+
+def port_from_json(raw: Json) -> Port:
+    spec, inside, order = _spec(raw["spec"]), _spec(raw["inside"]), raw.get("order")
+    if order is not None and not len(spec.shape) == len(inside.shape) == len(order):
+        raise BadBundle(f"manifest {spec.name}: order {order} does not fit its shapes")
+    if order is not None and sorted(order) != list(range(len(order))):
+        raise BadBundle(f"manifest {spec.name}: {order} is no order of axes")
+    return Port(spec, inside, tuple(order) if order is not None else None)
+
+
+def _spec(raw: Json) -> TensorSpec:
+    spec = TensorSpec(**{**raw, "shape": tuple(raw["shape"])})
+    if not isinstance(spec.name, str) or not isinstance(spec.dtype, str) or np.dtype(spec.dtype).name != spec.dtype:
+        raise BadBundle(f"manifest tensor {spec.name!r}: no dtype {spec.dtype!r}")
+    if not all(n is None or _size(n) for n in spec.shape):
+        raise BadBundle(f"manifest {spec.name}: {list(spec.shape)} is not a shape")
+    if spec.scale is not None and not (0 < spec.scale < math.inf and isinstance(spec.zero_point, int)):
+        raise BadBundle(f"manifest {spec.name}: scale {spec.scale!r} and zero point {spec.zero_point!r} do not fit")
+    return spec
+
+
+def _size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def port_to_json(port: Port) -> dict[str, Any]:
+    return {
+        "spec": _spec_json(port.spec),
+        "inside": _spec_json(port.inside),
+        "order": None if port.order is None else list(port.order),
+    }
+
+
+def _spec_json(spec: TensorSpec) -> dict[str, Any]:
+    raw: dict[str, Any] = {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)}
+    return raw if spec.scale is None else {**raw, "scale": spec.scale, "zero_point": spec.zero_point}

@@ -1,0 +1,1 @@
+"""The wire protocols: pure functions between bytes and tensors, without sockets."""

@@ -1,0 +1,115 @@
+"""Answers and bundles as text for a person. Pure: values in, lines out.
+
+Refuses to pass control characters of a file on to a terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgekit_runtime.bundle import Bundle
+from edgekit_runtime.ports import Port
+from edgekit_runtime.selftest import SelfTest
+from edgekit_runtime.tensors import Array, Feeds
+
+
+def safe(text: str) -> str:
+    """`text` without what a terminal would obey; line ends stay."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def best(rows: Sequence[tuple[str, float]]) -> str:
+    """Labels and scores in two columns."""
+    width = max(len(label) for label, _ in rows)
+    return "\n".join(f"{label:<{width}}  {score:.4f}" for label, score in rows)
+
+
+def outputs(answer: Feeds) -> str:
+    """What each output is, its range, and its first values."""
+    return "\n".join(map(_output, answer, answer.values()))
+
+
+def answer_json(bundle: Bundle, answer: Feeds, rows: Sequence[tuple[str, float]]) -> dict[str, Any]:
+    """The whole answer for a program; flat, row-major data."""
+    made = [
+        {
+            "name": name,
+            "dtype": value.dtype.name,
+            "shape": list(value.shape),
+            "data": [item if isinstance(item, int | float) else str(item) for item in value.ravel().tolist()],
+        }
+        for name, value in answer.items()
+    ]
+    named = [{"label": label, "score": score} for label, score in rows]
+    return {"model": bundle.manifest.name, "version": bundle.manifest.version, "outputs": made, "top": named}
+
+
+def page(bundle: Bundle) -> str:
+    """A bundle at a glance."""
+    manifest = bundle.manifest
+    options = manifest.options
+    total = sum(entry.size for entry in manifest.files.values())
+    golden = manifest.golden
+    rows = [
+        ("model", f"{manifest.name} {manifest.version}"),
+        ("target", manifest.target),
+        ("format", f"{manifest.format}, {manifest.precision}"),
+        (
+            "engine",
+            f"{manifest.engine}: {options.threads} thread(s) on {options.device}, {options.precision} arithmetic",
+        ),
+        ("size", f"{size_words(total)} in {len(manifest.files)} file(s)"),
+        *(("input", _port(port)) for port in manifest.inputs),
+        *(("output", _port(port)) for port in manifest.outputs),
+        ("photos", _preprocess(manifest.preprocess)),
+        ("labels", f"{len(bundle.labels())} words" if manifest.labels else "none"),
+        ("recorded", f"{golden.count} answer(s), tolerance {golden.tolerance:g}" if golden else "none"),
+    ]
+    lines = [f"{key:<12}{value}" for key, value in rows]
+    for title, table in (("evidence", manifest.evidence), ("provenance", manifest.provenance)):
+        lines += [title, *_tree(table, "  ")] if table else [f"{title:<12}none"]
+    return "\n".join(lines)
+
+
+def verdict(result: SelfTest) -> str:
+    """A self-test in a line."""
+    words = "passed" if result.passed else "FAILED"
+    worst = f"worst difference {result.worst:.3g} of the range of {result.output}"
+    return f"{words}: {result.pairs} recorded answer(s), {worst}, tolerance {result.tolerance:g}"
+
+
+def size_words(count: int) -> str:
+    """Bytes in the unit a person would use."""
+    return f"{count} bytes" if count < 1000 else f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.2f} MB"
+
+
+def _output(name: str, value: Array) -> str:
+    first = ", ".join(f"{item:.6g}" if isinstance(item, float) else str(item) for item in value.ravel()[:5].tolist())
+    more = ", ..." if value.size > 5 else ""
+    line = f"{name}  {value.dtype.name}{list(value.shape)}  {first}{more}"
+    if value.size > 1 and value.dtype.kind in "fiu":
+        line += f"  (from {float(np.min(value)):.6g} to {float(np.max(value)):.6g})"
+    return line
+
+
+def _port(port: Port) -> str:
+    inside = port.inside
+    if port.order is None and (inside.dtype, inside.shape) == (port.spec.dtype, port.spec.shape):
+        return str(port.spec)
+    scale = "" if inside.scale is None else f", scale {inside.scale:g}, zero point {inside.zero_point}"
+    return f"{port.spec} (inside {inside}{scale})"
+
+
+def _preprocess(raw: Mapping[str, Any] | None) -> str:
+    return "not taken" if raw is None else ", ".join(f"{key} {value}" for key, value in raw.items())
+
+
+def _tree(value: Mapping[str, Any], indent: str) -> list[str]:
+    lines = []
+    for key, item in value.items():
+        if isinstance(item, Mapping) and len(indent) < 12:
+            lines += [f"{indent}{key}", *_tree(item, indent + "  ")]
+        else:
+            text = f"{item:.6g}" if isinstance(item, float) else str(item)
+            lines.append(f"{indent}{key}: {text if len(text) <= 200 else text[:197] + '...'}")
+    return lines
