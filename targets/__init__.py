@@ -1,0 +1,1 @@
+"""The device profiles, one TOML file each, as package data."""
