@@ -1,7 +1,21 @@
-"""EdgeKit's ground floor: opens a bundle, verifies every byte, runs it. Imports numpy and nothing heavier."""
+"""EdgeKit's ground floor: opens a bundle, verifies every byte, runs it. Imports numpy, and that when first used.
 
-from edgekit_runtime.bundle import Bundle, open_bundle
-from edgekit_runtime.errors import EdgeKitError
+Refuses what is not whole: see `open_bundle`."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgekit_runtime.bundle import Bundle, open_bundle
+    from edgekit_runtime.errors import EdgeKitError
 
 __all__ = ["Bundle", "EdgeKitError", "open_bundle"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported when asked for: a command line's help needs none of them."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from edgekit_runtime import bundle, errors
+
+    return getattr(errors if name == "EdgeKitError" else bundle, name)

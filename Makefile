@@ -1,0 +1,37 @@
+# The two commands: `make demo` and `make test`. Each sets up all it needs in .venv.
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13,$(shell $(p) -c 'print("$(p)")' 2>/dev/null)))
+VENV := .venv
+READY := $(VENV)/.ready
+BIN := $(VENV)/bin
+
+.PHONY: demo test quick check wheels clean
+
+demo: $(READY)  ## Build EfficientNet-Lite0 for three targets, run each, ask one over HTTP
+	@$(BIN)/python -m examples.demo
+
+test: check  ## Everything
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+quick: $(READY)  ## The unit tests, under a minute
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(READY)  ## Style, types, floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+wheels: $(READY)  ## Wheels of both distributions, in dist/
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist ./runtime .
+
+$(READY): requirements.txt pyproject.toml runtime/pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 here"; echo "hint:  apt install python3.11 python3.11-venv, or say make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "setting up $(VENV) (3.5 GB, some minutes)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { echo "hint:  apt install python3-venv"; rm -rf $(VENV); exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e ./runtime -e .
+	@touch $(READY)
+
+clean:  ## Remove what was made here; the caches stay
+	rm -rf $(VENV) dist demo build *.egg-info runtime/*.egg-info

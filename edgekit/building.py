@@ -1,0 +1,242 @@
+"""The story of a build: read, plan, open the data, try the candidates, judge them by the budget, pack what passed.
+
+Refuses by leaving nothing but a report: no bundle is made of a candidate that did not pass."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgekit_runtime.errors import EdgeKitError
+from edgekit_runtime.manifest import PLAIN
+
+from edgekit import sources
+from edgekit.bundle import refuse_to_replace, whole_folder
+from edgekit.cache import Cache
+from edgekit.converters import ROUTES, route
+from edgekit.data import raw_fingerprint, shapes_in
+from edgekit.job import Job, Order, open_job
+from edgekit.model import Model, Shape, Tell
+from edgekit.packing import pack
+from edgekit.plan import FORMATS, Plan, Wishes, make_plan
+from edgekit.report import as_json, page
+from edgekit.scoring import Tried, machine, try_candidate
+from edgekit.target import find_target
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was decided before anything is made: the model, the ways from it, a plan and a place for each target."""
+
+    order: Order
+    model: Model
+    fingerprint: str
+    routes: Mapping[str, tuple[str, ...]]
+    plans: tuple[Plan, ...]
+    places: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one target. `verdict` is passed or unbudgeted (there is a `bundle`), or missed,
+    inconclusive or refused (there is none, and `hint` says what to do). `facts` is what `--json` prints."""
+
+    target: str
+    verdict: str
+    why: str
+    hint: str
+    bundle: Path | None
+    report: Path
+    facts: dict[str, Any]
+
+
+BUILT = ("passed", "unbudgeted")
+WORST_LAST = ("passed", "unbudgeted", "inconclusive", "missed", "refused")
+
+
+def prepare(order: Order, tell: Tell) -> Prepared:
+    """Read the model and decide; makes nothing.
+
+    Raises:
+        EdgeKitError: the order cannot be carried out as it stands.
+    """
+    targets = [find_target(name) for name in order.targets]
+    order = replace(order, origin=replace(order.origin, shapes=order.origin.shapes or _shapes(order)))
+    tell(f"reading {order.origin.model}")
+    fingerprint, model = sources.fingerprint(order.origin), sources.read(order.origin)
+    name = order.name or _plain_word(model.name)
+    if not PLAIN.fullmatch(name) or not PLAIN.fullmatch(order.version):
+        raise EdgeKitError(
+            f"name {name!r} or version {order.version!r} is no plain word", hint="use letters, digits, . _ -"
+        )
+    routes = {
+        format: route(model, format) for format in FORMATS if any((form, format) in ROUTES for form in model.forms)
+    }
+    static = not any(isinstance(axis, str) for axes in model.axes.values() for axis in axes)
+    wishes = Wishes(order.format, order.precision, bool(order.data or order.calibration), static)
+    plans = tuple(make_plan(model.facts, routes, target, wishes) for target in targets)
+    places = tuple(_place(order, name, plan.target.name) for plan in plans)
+    return Prepared(replace(order, name=name), model, fingerprint, routes, plans, places)
+
+
+def build(order: Order, cache: Cache, tell: Tell) -> tuple[Outcome, ...]:
+    """Carry out an order: one outcome for each target, in their order.
+
+    Raises:
+        EdgeKitError: the order is at fault: nothing was made.
+    """
+    remembered = _remembered(order, cache)
+    if remembered:
+        return remembered
+    prepared = prepare(order, tell)
+    for place in prepared.places:
+        refuse_to_replace(place)
+    job = open_job(prepared.order, prepared.model, prepared.fingerprint, cache, tell)
+    outcomes = tuple(_build_one(job, plan, place) for plan, place in zip(prepared.plans, prepared.places, strict=True))
+    _remember(order, cache, outcomes)
+    cache.trim()
+    return outcomes
+
+
+def _build_one(job: Job, plan: Plan, place: Path) -> Outcome:
+    """Try the candidates in order until one passes; pack it, or keep the report of them all."""
+    tried: list[Tried] = []
+    for candidate in plan.candidates:
+        tried.append(try_candidate(job, plan, candidate))
+        if tried[-1].verdict.outcome in BUILT:
+            break
+    best = nearest(tried)
+    facts = as_json(job, plan, tried, best)
+    if best.verdict.outcome in BUILT:
+        job.tell(f"packing {place.name}")
+        with whole_folder(place) as scratch:
+            pack(job, plan, best, facts, scratch)
+        return Outcome(
+            plan.target.name,
+            best.verdict.outcome,
+            best.verdict.why,
+            "",
+            place,
+            place / "report.html",
+            {**facts, "bundle": str(place)},
+        )
+    report = _keep_report(place, facts)
+    why, hint = _explained(best, job)
+    return Outcome(
+        plan.target.name,
+        best.verdict.outcome,
+        why,
+        hint,
+        None,
+        report,
+        {**facts, "bundle": None, "report": str(report)},
+    )
+
+
+def nearest(tried: list[Tried]) -> Tried:
+    """The one that passed, else the one that lost least, else the first that could not be made."""
+
+    def order(one: Tried) -> tuple[int, float]:
+        return WORST_LAST.index(one.verdict.outcome), one.quality.drop if one.quality else float("inf")
+
+    return min(tried, key=order)
+
+
+def _explained(best: Tried, job: Job) -> tuple[str, str]:
+    """Why there is no bundle, and what to do, in words."""
+    verdict, title = best.verdict, best.candidate.title
+    if verdict.outcome == "missed":
+        softer = [p for p in ("float16", "int8-weights") if p != best.candidate.precision]
+        return (
+            f"no candidate keeps the budget; the nearest is {title}: {verdict.why}",
+            f"look at the calibration data, or say --precision {' or '.join(softer)}, or a wider --max-drop",
+        )
+    if verdict.outcome == "inconclusive":
+        return f"{title}: {verdict.why}", "give more evaluation samples (--data), or a wider --max-drop"
+    return (
+        f"{title}: {verdict.why}",
+        f"look at the report, or choose another --format ({', '.join(FORMATS)}) or --precision",
+    )
+
+
+def _keep_report(place: Path, facts: dict[str, Any]) -> Path:
+    """Write the report of a build without a bundle beside where the bundle would be."""
+    stem = place.name.removesuffix(".edgekit")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.with_name(f"{stem}.report.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    kept = place.with_name(f"{stem}.report.html")
+    kept.write_text(page(facts), encoding="utf-8")
+    return kept
+
+
+def _place(order: Order, name: str, target: str) -> Path:
+    """Where the bundle goes: `--out` itself for one target, a folder in it for several, the working folder without."""
+    own = f"{name}-{target}.edgekit"
+    if order.out is None:
+        return Path(own)
+    return order.out if len(order.targets) == 1 else order.out / own
+
+
+def _plain_word(name: str) -> str:
+    """A model's name as a word that can be a folder and a part of a URL."""
+    word = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name).strip("._-")
+    return word[:60] or "model"
+
+
+def _shapes(order: Order) -> tuple[Shape, ...]:
+    """Input shapes that the data tell where a factory's cannot be known: the batch stays free."""
+    where = order.data or order.calibration
+    if sources.kind(order.origin) != "module:factory" or where is None or not where.endswith(".npz"):
+        return ()
+    return tuple(Shape(name, ("batch", *shape), dtype) for name, (shape, dtype) in shapes_in(where).items())
+
+
+def _basis(order: Order) -> dict[str, Any] | None:
+    """All that a build depends on, where it can be told without building; None where it cannot."""
+    data = [None if where is None else raw_fingerprint(where) for where in (order.data, order.calibration)]
+    if any(where and not found for where, found in zip((order.data, order.calibration), data, strict=True)) or ":" in (
+        order.metric or ""
+    ):
+        return None
+    return {
+        "order": {key: str(value) for key, value in vars(replace(order, out=None)).items()},
+        "model": sources.fingerprint(order.origin),
+        "targets": [asdict(find_target(name)) for name in order.targets],
+        "data": data,
+        "machine": machine(),
+    }
+
+
+def _remember(order: Order, cache: Cache, outcomes: tuple[Outcome, ...]) -> None:
+    """Keep finished bundles, so that the same order is a copy the next time."""
+    basis = _basis(order)
+    if basis is None or any(outcome.bundle is None for outcome in outcomes):
+        return
+
+    def fill(folder: Path) -> None:
+        for index, outcome in enumerate(outcomes):
+            assert outcome.bundle is not None
+            shutil.copytree(outcome.bundle, folder / str(index))
+        (folder / "facts.json").write_text(json.dumps([outcome.facts for outcome in outcomes]))
+
+    cache.folder("bundles", basis, fill)
+
+
+def _remembered(order: Order, cache: Cache) -> tuple[Outcome, ...]:
+    """The outcomes of the same order before, its bundles copied into place; empty where there was none."""
+    basis = _basis(order)
+    home = None if basis is None else cache.find("bundles", basis)
+    if home is None:
+        return ()
+    outcomes = []
+    for index, facts in enumerate(json.loads((home / "facts.json").read_text())):
+        place = _place(order, facts["name"], facts["target"]["name"])
+        with whole_folder(place) as scratch:
+            shutil.copytree(home / str(index), scratch, dirs_exist_ok=True)
+        told = {**facts, "bundle": str(place), "remembered": True}
+        outcomes.append(
+            Outcome(facts["target"]["name"], facts["verdict"], facts["why"], "", place, place / "report.html", told)
+        )
+    return tuple(outcomes)

@@ -1,0 +1,74 @@
+"""Draft an edgekit.toml from what can be seen in a model, with a comment at every choice. Pure: a model in, a text out.
+
+Refuses nothing; what it cannot see stands there commented out."""
+
+from edgekit.model import Model, Origin
+
+
+def draft(origin: Origin, model: Model, target: str, data: str | None) -> str:
+    """The text of an edgekit.toml for `model`."""
+    inputs = "; ".join(map(str, model.inputs))
+    outputs = "; ".join(map(str, model.outputs))
+    shapes = ", ".join(
+        f'"{shape.name}={",".join(map(str, shape.axes))}:{shape.dtype or "float32"}"' for shape in origin.shapes
+    )
+    lines = [
+        "# What `edgekit build` makes in this folder. Flags override what stands here.",
+        "",
+        f"# {model.kind}, {model.facts.parameters:,} parameters, {model.facts.precision}",
+        f"#   takes {inputs}",
+        f"#   gives {outputs}",
+        f'model = "{origin.model}"',
+        f'weights = "{origin.weights}"'
+        if origin.weights
+        else '# weights = "weights.safetensors"   # for module:factory',
+        f"shape = [{shapes}]"
+        if shapes
+        else '# shape = ["x=1x3x224x224"]   # NAME=DIMS[:DTYPE]; a word for a free size',
+        "",
+        "# One or more of `edgekit targets list`, or your own .toml.",
+        f'target = ["{target}"]',
+        "",
+        "# Labelled samples: an .npz with arrays named as the inputs (and `label`), a folder of images by class",
+        "# or with labels.csv, or module:function. Calibration is split off unless it is given apart.",
+        f'data = "{data}"' if data else '# data = "test.npz"',
+        '# calibration = "train-sample.npz"',
+        "",
+        "# The most that may be lost: points of a share (0.5pt) or percent of the source's value (1%).",
+        'max_drop = "0.5pt"' if data else '# max_drop = "0.5pt"',
+        '# metric = "top1"   # top1, top5, mae, cosine, agreement, or module:function',
+        "",
+        '# format = "tflite"   # onnx, tflite, openvino; else what the target prefers',
+        '# precision = "int8"   # float32, float16, int8, int8-weights, int4-weights',
+        '# labels = "labels.txt"   # a line for each class',
+        *_preprocess(model),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _preprocess(model: Model) -> list[str]:
+    """A table for the input that looks like an image; commented out, since means cannot be seen in a model."""
+    for spec in model.inputs:
+        shape = spec.shape
+        if len(shape) != 4:
+            continue
+        layout = "NCHW" if shape[1] in (1, 3) else "NHWC" if shape[3] in (1, 3) else None
+        if layout is None:
+            continue
+        channels, size = (shape[1], shape[2]) if layout == "NCHW" else (shape[3], shape[1])
+        return [
+            "",
+            f"# {spec.name} looks like an image. Take mean and std from the training code:",
+            "# wrong ones lose points, and nothing complains.",
+            "# [preprocess]",
+            '# kind = "image"',
+            f'# input = "{spec.name}"',
+            f'# channels = "{"RGB" if channels == 3 else "GRAY"}"',
+            f"# resize = {size or 224}",
+            f"# crop = {size or 224}",
+            "# scale = 0.00392156862745098",
+            "# mean = [0.485, 0.456, 0.406]" if channels == 3 else "# mean = 0.0",
+            "# std = [0.229, 0.224, 0.225]" if channels == 3 else "# std = 1.0",
+            f'# layout = "{layout}"',
+        ]
+    return []

@@ -1,0 +1,152 @@
+"""Decide what to make of a model, before making any of it. Pure: no files, no graphs, no engines.
+
+Refuses what the target, the model or the data rule out, saying what to type instead."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgekit_runtime.engines import ENGINES, EngineOptions
+from edgekit_runtime.errors import EdgeKitError
+
+from edgekit.model import Facts
+from edgekit.target import PRECISIONS, Target, did_you_mean
+
+FORMATS = tuple(ENGINES)
+BITS = {"float32": 32, "float16": 16, "int8": 8, "int8-weights": 8, "int4-weights": 4}
+TITLES = {"onnx": "ONNX", "tflite": "TFLite", "openvino": "OpenVINO"}
+ENGINE_TITLES = {"onnx": "ONNX Runtime", "tflite": "LiteRT", "openvino": "OpenVINO"}
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user asked for; None where the target's preference decides.
+
+    `data` is whether any was given, `static` whether every size of the model's inputs is fixed."""
+
+    format: str | None = None
+    precision: str | None = None
+    data: bool = False
+    static: bool = True
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One artifact worth making: its format (its engine has the same name), precision, steps, and why."""
+
+    format: str
+    precision: str
+    steps: tuple[str, ...]
+    options: EngineOptions
+    reduce_range: bool
+    why: str
+
+    @property
+    def title(self) -> str:
+        """Such as "TFLite int8"."""
+        return f"{TITLES[self.format]} {self.precision}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The candidates for one target, in the order in which they are tried, and what was left out and why."""
+
+    target: Target
+    candidates: tuple[Candidate, ...]
+    left_out: tuple[str, ...]
+
+
+def make_plan(facts: Facts, routes: Mapping[str, tuple[str, ...]], target: Target, wishes: Wishes) -> Plan:
+    """Candidates in the target's order of engines, at one precision: the first that keeps the budget is taken.
+
+    `routes` maps each format that the model can be converted to, to the steps that it takes.
+
+    Raises:
+        EdgeKitError: nothing is left to try.
+    """
+    known("format", wishes.format, FORMATS)
+    known("precision", wishes.precision, PRECISIONS)
+    precision = wishes.precision or _preferred(facts, target, wishes)
+    formats = (wishes.format,) if wishes.format else target.engines
+    candidates, left_out = [], []
+    for place, format in enumerate(formats):
+        reason = _ruled_out(facts, routes, target, format, precision, wishes)
+        if reason:
+            left_out.append(f"{TITLES[format]} {precision}: {reason}")
+        else:
+            candidates.append(_candidate(facts, routes[format], target, format, precision, place))
+    if not candidates:
+        raise EdgeKitError(
+            f"nothing to build for {target.name}: {'; '.join(left_out)}",
+            hint=_instead(facts, routes, target, precision, wishes),
+        )
+    return Plan(target, tuple(candidates), tuple(left_out))
+
+
+def known(what: str, word: str | None, words: tuple[str, ...]) -> None:
+    """Raise with "did you mean" unless `word` is None or one of `words`."""
+    if word is None or word in words:
+        return
+    raise EdgeKitError(f"no {what} {word!r}{did_you_mean(word, words)}", hint=f"use one of {', '.join(words)}")
+
+
+def bytes_at(facts: Facts, precision: str) -> int:
+    """About what the weights weigh at a precision."""
+    return facts.parameters * BITS[precision] // 8
+
+
+def _preferred(facts: Facts, target: Target, wishes: Wishes) -> str:
+    """The target's best precision that can be had: int8 needs data, and a quantized source stays what it is."""
+    if facts.precision == "int8":
+        return "int8"
+    return next((p for p in target.precisions if p != "int8" or wishes.data), "float32")
+
+
+def _ruled_out(
+    facts: Facts, routes: Mapping[str, tuple[str, ...]], target: Target, format: str, precision: str, wishes: Wishes
+) -> str | None:
+    """Why a format and precision cannot be had or would do harm; None where nothing speaks against it."""
+    if forbidden := target.forbids(format, precision, tuple(facts.ops)):
+        return forbidden
+    if format not in routes:
+        return "this model has no way there"
+    if precision == "int8" and facts.precision == "float32" and not wishes.data:
+        return "int8 needs data to calibrate on (--data or --calibration)"
+    if facts.precision == "int8" and precision != "int8":
+        return f"the model is int8 already; what was lost does not come back at {precision}"
+    if target.static_shapes and not wishes.static:
+        return f"{target.title} runs nothing with a free size; fix every size with --shape"
+    return _too_big(facts, target, precision)
+
+
+def _too_big(facts: Facts, target: Target, precision: str) -> str | None:
+    size = bytes_at(facts, precision) / 1e6
+    if size > target.storage_mb:
+        return f"its weights alone take {size:,.0f} MB; {target.title} stores {target.storage_mb:,} MB"
+    if size > target.memory_mb:
+        return f"its weights alone take {size:,.0f} MB; {target.title} has {target.memory_mb:,} MB of memory"
+    return None
+
+
+def _candidate(
+    facts: Facts, steps: tuple[str, ...], target: Target, format: str, precision: str, place: int
+) -> Candidate:
+    order = "the best engine" if place == 0 else "the next best engine" if place == 1 else "another engine"
+    why = f"{ENGINE_TITLES[format]} is {order} on {target.title}"
+    reduce_range = precision == "int8" and format in target.saturates
+    if reduce_range:
+        why += "; 7-bit weights, since its 8-bit multiply-add saturates"
+    return Candidate(format, precision, steps, target.engine_options(format), reduce_range, why)
+
+
+def _instead(
+    facts: Facts, routes: Mapping[str, tuple[str, ...]], target: Target, precision: str, wishes: Wishes
+) -> str:
+    """The nearest thing that can be had, as something to type."""
+    near = sorted(PRECISIONS, key=lambda p: (p != precision, abs(BITS[p] - BITS[precision])))
+    for format in dict.fromkeys((wishes.format or target.engines[0], *target.engines)):
+        for other in near:
+            if _ruled_out(facts, routes, target, format, other, wishes) is None:
+                return f"say --format {format} --precision {other}"
+    if not wishes.data and precision == "int8":
+        return "say --data DATA"
+    return "choose another target (edgekit targets list)"

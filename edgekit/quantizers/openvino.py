@@ -1,0 +1,161 @@
+"""Quantize an OpenVINO model by NNCF: static int8, weights alone in 8 or 4 bits, float16 storage.
+
+Refuses files that are already quantized or in float16, 4 bits for convolutions, and integer inputs and outputs."""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgekit_runtime.errors import EdgeKitError, Unsupported
+
+from edgekit.model import Artifact, Tell
+from edgekit.quantizers import Wish
+from edgekit.quantizers.coverage import insist
+from edgekit.quantizers.feeding import Calibration, calibration, first_run
+from edgekit.quantizers.openvino_graph import attends, coverage, storage
+from edgekit.quantizers.openvino_weights import RECURRENT, recurrent_as_int8
+from edgekit.quiet import last_line, quiet
+
+GROUP = 32
+"""How many 4-bit weights share a scale."""
+
+
+def quantize(artifact: Artifact, wish: Wish, folder: Path, tell: Tell) -> Artifact:
+    """Write `model.xml` and `model.bin` at `wish.precision` into `folder`.
+
+    Raises:
+        Unsupported: this model cannot be had at that precision.
+        EdgeKitError: int8 without calibration data.
+    """
+    import openvino as ov
+
+    precision, notes = wish.precision, artifact.notes
+    if wish.integer_io:
+        raise Unsupported(
+            "an OpenVINO artifact keeps float inputs and outputs", hint="leave --integer-io out, or use --format tflite"
+        )
+    model = ov.Core().read_model(artifact.path)
+    _check_source(model, artifact)
+    before = storage(model)
+    if precision == "float16":
+        notes += ("weights are stored as float16; a CPU still computes in float32",)
+    else:
+        model = _integers(model, artifact, wish, tell)
+        covered = coverage(before, storage(model))
+        insist(covered, precision)
+        notes += (covered.note(precision),)
+    path = folder / "model.xml"
+    with quiet():
+        ov.save_model(model, path, compress_to_fp16=precision == "float16")
+    made = replace(artifact, precision=precision, path=path, notes=notes)
+    first_run(made, artifact, wish)
+    return made
+
+
+def _integers(model: Any, artifact: Artifact, wish: Wish, tell: Tell) -> Any:
+    """The model with integer weights, and for int8 integer activations."""
+    work: dict[str, Callable[[], Any]] = {
+        "int8": lambda: _static(model, artifact, wish, tell),
+        "int8-weights": lambda: _compressed(model, "INT8_SYM"),
+        "int4-weights": lambda: _compressed(model, "INT4_SYM", group_size=GROUP, ratio=1.0, all_layers=True),
+    }
+    if wish.precision not in work:
+        raise Unsupported(f"openvino has no precision {wish.precision!r}", hint=f"use float16, {', '.join(work)}")
+    if wish.precision == "int4-weights":
+        _only_products(model)
+    try:
+        return work[wish.precision]()
+    except EdgeKitError:
+        raise
+    except Exception as error:  # NNCF and OpenVINO raise whatever they meet
+        nearest = "int8-weights" if wish.precision != "int8-weights" else "float16"
+        raise Unsupported(
+            f"NNCF cannot make {wish.precision}: {last_line(error)}", hint=f"use --precision {nearest}"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """What NNCF iterates over, several times: the inputs in the model's order."""
+
+    samples: Calibration
+    order: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for feeds in self.samples:
+            yield [feeds[name] for name in self.order]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+def _static(model: Any, artifact: Artifact, wish: Wish, tell: Tell) -> Any:
+    """Integers everywhere but in LSTM and GRU: fed signed integers, OpenVINO's LSTM gave one answer to every input."""
+    samples = calibration(artifact, wish)
+    nncf = _nncf()
+    tell(f"calibrating on {wish.samples} samples")
+    data = _Samples(samples, tuple(port.inside.name for port in artifact.inputs))
+    with quiet():
+        return nncf.quantize(
+            model,
+            nncf.Dataset(data),
+            subset_size=max(wish.samples, 1),
+            fast_bias_correction=False,
+            model_type=nncf.ModelType.TRANSFORMER if attends(model) else None,
+            ignored_scope=nncf.IgnoredScope(types=sorted(RECURRENT), validate=False),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                overflow_fix=nncf.OverflowFix.ENABLE if wish.reduce_range else nncf.OverflowFix.DISABLE,
+            ),
+        )
+
+
+def _compressed(model: Any, mode: str, **settings: Any) -> Any:
+    nncf = _nncf()
+    with quiet():
+        model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode[mode], **settings)
+    if mode == "INT8_SYM":
+        recurrent_as_int8(model)
+    return model
+
+
+def _nncf() -> Any:
+    """NNCF, imported so that it sends no telemetry: without openvino_telemetry it uses a stand-in of its own."""
+    name = "openvino_telemetry"
+    before = {name: sys.modules[name]} if name in sys.modules else {}
+    modules: dict[str, Any] = sys.modules
+    if "nncf" not in sys.modules:
+        modules[name] = None
+    try:
+        with quiet():
+            import nncf
+    finally:
+        if modules.get(name, "") is None:
+            del modules[name]
+        modules.update(before)
+    return nncf
+
+
+def _only_products(model: Any) -> None:
+    sizes = storage(model)
+    total = sum(size for size, _ in sizes.floats.values())
+    dense = sum(size for size, op in sizes.floats.values() if op in ("MatMul", "Gather"))
+    if total and dense < total / 2:
+        raise Unsupported(
+            f"4-bit weights are for matrix products and embeddings, which hold {100 * dense // total} % of the weights",
+            hint="use --precision int8-weights",
+        )
+
+
+def _check_source(model: Any, artifact: Artifact) -> None:
+    held = storage(model)
+    if held.integers or any(op.get_type_name() == "FakeQuantize" for op in model.get_ops()):
+        raise Unsupported(
+            f"{artifact.path.name} is already quantized", hint="use --precision float32, or start from the float model"
+        )
+    if held.half:
+        raise Unsupported(
+            f"{artifact.path.name} is in float16 already",
+            hint="use --precision float32, or start from a float32 model",
+        )

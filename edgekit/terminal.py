@@ -1,0 +1,269 @@
+"""What a person sees in the terminal: plans, tables, progress. Prints; decides nothing.
+
+Refuses colour and moving parts where the output is no terminal."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from edgekit.building import Outcome, Prepared
+from edgekit.plan import TITLES, Candidate, Plan, bytes_at
+from edgekit.report import agreement_words, latency_words, megabytes, quality_words, samples_words
+from edgekit.scoring import machine
+
+COLOURS = {"passed": "green", "unbudgeted": "yellow", "inconclusive": "yellow", "missed": "red", "refused": "red"}
+STEP_WORDS = {
+    "onnx_to_onnx": "take the ONNX graph as it is",
+    "onnx_to_openvino": "convert ONNX to OpenVINO IR",
+    "onnx_to_tflite": "convert ONNX to TFLite with onnx2tf, in an environment of its own",
+    "torch_to_onnx": "export from PyTorch to ONNX",
+    "torch_to_tflite": "convert PyTorch to TFLite with litert-torch",
+    "torchscript_to_onnx": "export TorchScript to ONNX",
+    "torchscript_to_openvino": "convert TorchScript to OpenVINO IR",
+    "tflite_to_tflite": "take the TFLite file as it is",
+}
+QUANTIZERS = {
+    ("onnx", "int8"): "quantize with ONNX Runtime: static, per channel",
+    ("openvino", "int8"): "quantize with NNCF: static, per channel",
+    ("tflite", "int8"): "quantize with ai-edge-quantizer: static, per channel",
+}
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A function that shows what is going on, on standard error: a spinner in a terminal, a line for each step else.
+
+    It writes to a descriptor of its own, since standard error is muted while the frameworks work.
+    """
+    if quiet:
+        yield lambda words: None
+        return
+    with os.fdopen(os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2), "w") as file:
+        shown = Console(file=file, highlight=False)
+        if shown.is_terminal:
+            with shown.status("starting") as status:
+                start = time.monotonic()
+                yield lambda words: status.update(f"{escape(words)} [dim]({time.monotonic() - start:.0f} s)[/]")
+            return
+        said: set[str] = set()
+
+        def line(words: str) -> None:
+            step = words.split(": ")[0]
+            if step not in said:
+                said.add(step)
+                print(step, file=file, flush=True)
+
+        yield line
+
+
+def console() -> Console:
+    """Standard output; wide enough for a table where it is no terminal."""
+    out = Console(highlight=False)
+    return out if out.is_terminal else Console(highlight=False, width=140)
+
+
+def show_outcomes(outcomes: Sequence[Outcome]) -> None:
+    """A table of all targets, then where each bundle or report lies."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in (
+        "target",
+        "format",
+        "precision",
+        "size",
+        "quality",
+        "n",
+        "agreement",
+        "latency",
+        "peak memory",
+        "verdict",
+    ):
+        table.add_column(name, overflow="fold")
+    for outcome in outcomes:
+        for one in outcome.facts["candidates"]:
+            table.add_row(
+                outcome.target,
+                TITLES[one["format"]],
+                one["precision"],
+                megabytes(one["bytes"]) if one["bytes"] else "-",
+                quality_words(one["quality"]) if one["bytes"] else "-",
+                samples_words(one["quality"]),
+                agreement_words(one),
+                latency_words(one) if one["bytes"] else "-",
+                f"{one['peak_mb']:.0f} MB" if one["peak_mb"] else "-",
+                f"[{COLOURS[one['verdict']]}]{one['verdict']}[/]",
+            )
+    out = console()
+    out.print(table)
+    for outcome in outcomes:
+        out.print()
+        out.print(f"[bold]{escape(outcome.target)}[/]  {escape(outcome.why)}", soft_wrap=True)
+        for note in _notes(outcome.facts):
+            out.print(f"  note    {escape(note)}", soft_wrap=True)
+        if outcome.bundle:
+            out.print(f"  bundle  {escape(str(outcome.bundle))}", soft_wrap=True)
+        out.print(f"  report  {escape(str(outcome.report))}", soft_wrap=True)
+
+
+def _notes(facts: Mapping[str, Any]) -> list[str]:
+    found = []
+    for one in facts["candidates"]:
+        found += [f"{one['title']}: {note}" for note in one["notes"]] if one["chosen"] else []
+        if one["chosen"] and one["timed"].startswith("not"):
+            found.append(f"latency {one['timed']}")
+        if one["verdict"] == "refused" and not one["chosen"]:
+            found.append(f"{one['title']} was not to be had: {one['why']}")
+        if one["latency"] and one["precision"] != "float32" and one["latency"]["ratio"] > 1:
+            found.append(
+                f"{one['title']} is slower than float32 on this machine ({one['latency']['ratio']:.2f}x its time)"
+            )
+    return found
+
+
+def show_plan(prepared: Prepared) -> None:
+    """The plan as a person would write it down."""
+    out = console()
+    for line in plan_lines(prepared):
+        out.print(escape(line), soft_wrap=True)
+
+
+def plan_lines(prepared: Prepared) -> list[str]:
+    """The plan, line by line."""
+    model, order = prepared.model, prepared.order
+    ops = sorted(model.facts.ops.items(), key=lambda item: -item[1])[:5]
+    lines = [
+        f"{order.name}: {model.kind} model, {model.facts.parameters:,} parameters, "
+        f"{megabytes(model.facts.bytes)} in {model.facts.precision}",
+        f"  takes {'; '.join(map(str, model.inputs))}",
+        f"  gives {'; '.join(map(str, model.outputs))}",
+    ]
+    if ops:
+        others = " and others" if len(model.facts.ops) > len(ops) else ""
+        lines.append(f"  made of {', '.join(f'{count} {name}' for name, count in ops)}{others}")
+    lines.append(_data_line(prepared))
+    for plan, place in zip(prepared.plans, prepared.places, strict=True):
+        lines += ["", *_target_lines(prepared, plan, place)]
+    return lines
+
+
+def _data_line(prepared: Prepared) -> str:
+    order = prepared.order
+    if not order.data:
+        return "  no evaluation data: checked against the source on random inputs, no quality will be known"
+    apart = (
+        f"calibration on {order.calibration}"
+        if order.calibration
+        else f"up to {order.calibration_samples} of its samples (at most a quarter) calibrate and are not evaluated on"
+    )
+    return f"  evaluated on {order.data}; {apart}"
+
+
+def _target_lines(prepared: Prepared, plan: Plan, place: Path) -> list[str]:
+    target = plan.target
+    lines = [
+        f"For {target.title} ({target.name}, {target.arch}, {target.memory_mb:,} MB of memory) "
+        "EdgeKit will try, in this order:"
+    ]
+    for index, candidate in enumerate(plan.candidates, start=1):
+        size = megabytes(bytes_at(prepared.model.facts, candidate.precision))
+        lines.append(f"  {index}. {candidate.title}, about {size}: {candidate.why}.")
+        lines += [f"     - {words}" for words in _steps(candidate)]
+    lines += [f"  Not {words}." for words in plan.left_out]
+    return [
+        *lines,
+        *_judged_lines(prepared, plan),
+        f"  The first that passes becomes the bundle {place}; if none does, there is a report and no bundle.",
+    ]
+
+
+def _judged_lines(prepared: Prepared, plan: Plan) -> list[str]:
+    """What is done with every candidate of a target."""
+    order, arch = prepared.order, machine()["arch"]
+    lines = [
+        "  Each is measured: its size, and its peak memory in a fresh process"
+        + (", and its latency beside float32's." if arch == plan.target.arch else ".")
+    ]
+    if arch != plan.target.arch:
+        lines.append(f"  Its latency is not: this machine is {arch}.")
+    if order.data and order.max_drop:
+        return [
+            *lines,
+            "  It passes if the upper bound of its drop (95 %, on the same samples as the source) "
+            f"is within {order.max_drop}.",
+        ]
+    return [
+        *lines,
+        "  Without --max-drop its loss is measured and not judged."
+        if order.data
+        else "  Without --data its loss cannot be known.",
+    ]
+
+
+def _steps(candidate: Candidate) -> list[str]:
+    found = []
+    for step in candidate.steps:
+        name = step.rpartition(".")[2]
+        found.append(f"{STEP_WORDS.get(name, name.replace('_', ' '))}, and check its answers against the source's")
+    if candidate.precision != "float32":
+        how = QUANTIZERS.get((candidate.format, candidate.precision), f"store it as {candidate.precision}")
+        found.append(f"{how}{', 7-bit weights' if candidate.reduce_range else ''}, and check it against the float file")
+    return found
+
+
+def plan_json(prepared: Prepared) -> list[dict[str, Any]]:
+    """The plans as JSON values."""
+    return [
+        {
+            "target": plan.target.name,
+            "bundle": str(place),
+            "candidates": [
+                {
+                    "format": c.format,
+                    "precision": c.precision,
+                    "why": c.why,
+                    "steps": [s.rpartition(".")[2] for s in c.steps],
+                }
+                for c in plan.candidates
+            ],
+            "left_out": list(plan.left_out),
+        }
+        for plan, place in zip(prepared.plans, prepared.places, strict=True)
+    ]
+
+
+def show_comparison(found: Mapping[str, Any]) -> None:
+    """Two sides in columns, then how far they are apart."""
+    out = console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", found["left"]["title"], found["right"]["title"]):
+        table.add_column(escape(name), overflow="fold")
+    sides = (found["left"], found["right"])
+    table.add_row("size", *(megabytes(side["bytes"]) for side in sides))
+    table.add_row("latency, median", *(f"{side['latency']['median_ms']:.2f} ms" for side in sides))
+    table.add_row("latency, p90", *(f"{side['latency']['p90_ms']:.2f} ms" for side in sides))
+    table.add_row("time beside the first", "1.00x", f"{found['right']['latency']['ratio']:.2f}x")
+    out.print(table)
+    for row in found["parity"]:
+        same = "" if row["agreement"] is None else f", same best class on {row['agreement'] * 100:.1f} %"
+        out.print(
+            f"{escape(row['output'])}: worst difference {row['worst']:.3g}, cosine {row['cosine']:.5f}{same} "
+            f"({found['inputs']} recorded inputs)",
+            soft_wrap=True,
+        )
+
+
+def show_bench(found: Mapping[str, Any]) -> None:
+    """One bundle's latency on this machine."""
+    console().print(
+        f"{escape(found['name'])} {found['format']} {found['precision']}: "
+        f"median {found['median_ms']:.2f} ms, p90 {found['p90_ms']:.2f} ms, "
+        f"{found['per_second']:.1f} a second, {found['threads']} threads, n = {found['runs']:,} on this machine",
+        soft_wrap=True,
+    )

@@ -1,0 +1,156 @@
+"""The ONNX quantizer on small nets: what it makes is small, loads, answers alike, and says what it is."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from edgekit_runtime.errors import EdgeKitError, Unsupported
+
+from edgekit.quantizers import Wish, quantize
+from tests.quantizers import small
+
+
+def test_int8_of_a_conv_net_answers_like_the_float_one(tmp_path: Path) -> None:
+    source = small.conv_net(tmp_path / "a.onnx")
+    made = small.quantized(source, "int8", tmp_path / "q")
+    assert small.likeness(source, made) > 0.99
+    assert made.path.name == "model.onnx"
+    assert [path.name for path in made.files()] == ["model.onnx"]
+    assert made.precision == "int8"
+    assert any("int8 holds 100 % of the weights" in note for note in made.notes)
+    assert made.inputs == source.inputs
+
+
+def test_the_last_layer_answers_in_float_so_that_scores_do_not_tie(tmp_path: Path) -> None:
+    source = small.dense_net(tmp_path / "a.onnx")
+    made = small.quantized(source, "int8", tmp_path / "q")
+    answers = [made.open_model()(feeds)["y"].ravel() for feeds in small.samples(source, 64)]
+    assert len(np.unique(np.round(np.concatenate(answers), 7))) > 256
+
+
+def test_reduce_range_keeps_weights_within_seven_bits(tmp_path: Path) -> None:
+    source = small.conv_net(tmp_path / "a.onnx")
+    for reduce_range, least, most in ((False, 100, 127), (True, 32, 64)):
+        made = small.quantized(source, "int8", tmp_path / f"q{reduce_range}", reduce_range=reduce_range)
+        weights = [onnx.numpy_helper.to_array(t) for t in onnx.load(str(made.path)).graph.initializer]
+        largest = max(int(np.abs(w.astype(int)).max()) for w in weights if w.dtype == np.int8 and w.ndim == 4)
+        assert least < largest <= most
+
+
+def test_hard_swish_becomes_integer_through_and_through(tmp_path: Path) -> None:
+    source = small.hard_swish_net(tmp_path / "a.onnx")
+    made = small.quantized(source, "int8", tmp_path / "q")
+    ops = Counter(node.op_type for node in onnx.load(str(made.path)).graph.node)
+    assert not ops.keys() & {"HardSigmoid", "HardSwish", "ReduceMean"}
+    assert small.likeness(source, made) > 0.98
+
+
+def test_rewriting_hard_sigmoid_changes_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = small.hard_swish_net(tmp_path / "a.onnx")
+    made = small.quantized(source, "int8", tmp_path / "q")
+    monkeypatch.setattr("edgekit.quantizers.onnx_static.integer_hard_sigmoid", lambda graph: None)
+    plain = small.quantized(source, "int8", tmp_path / "plain")
+    assert "HardSigmoid" in {node.op_type for node in onnx.load(str(plain.path)).graph.node}
+    for feeds in small.samples(source, 8, seed=3):
+        one, other = (artifact.open_model()(feeds)["y"] for artifact in (made, plain))
+        np.testing.assert_allclose(one, other, atol=0.02 * np.abs(one).max())
+
+
+def test_an_lstm_is_not_called_int8_when_nothing_of_it_would_be(tmp_path: Path) -> None:
+    source = small.lstm_net(tmp_path / "a.onnx")
+    with pytest.raises(Unsupported, match="LSTM") as refused:
+        small.quantized(source, "int8", tmp_path / "q")
+    assert "int8-weights" in refused.value.hint
+
+
+@pytest.mark.parametrize("net", [small.conv_net, small.dense_net, small.token_net, small.lstm_net])
+def test_int8_weights_are_small_and_answer_alike(net: small.MakeNet, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    source = net(tmp_path / "a" / "a.onnx")
+    made = small.quantized(source, "int8-weights", tmp_path / "q")
+    assert small.likeness(source, made) > 0.999
+    assert made.size() < 0.6 * source.size()
+
+
+def test_int4_weights_of_embeddings_and_products(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    source = small.token_net(tmp_path / "a" / "a.onnx")
+    made = small.quantized(source, "int4-weights", tmp_path / "q")
+    assert small.likeness(source, made) > 0.95
+    assert made.size() < 0.3 * source.size()
+
+
+def test_int4_weights_of_a_conv_net_are_refused_with_the_nearest_thing(tmp_path: Path) -> None:
+    source = small.conv_net(tmp_path / "a.onnx")
+    with pytest.raises(Unsupported, match="Conv") as refused:
+        small.quantized(source, "int4-weights", tmp_path / "q")
+    assert refused.value.hint == "use --precision int8-weights"
+
+
+@pytest.mark.parametrize("net", [small.conv_net, small.token_net, small.lstm_net])
+def test_float16_keeps_float32_inputs_and_outputs(net: small.MakeNet, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    source = net(tmp_path / "a" / "a.onnx")
+    made = small.quantized(source, "float16", tmp_path / "q")
+    assert small.likeness(source, made) > 0.999
+    assert made.size() < 0.8 * source.size()
+
+
+def test_what_is_quantized_already_is_not_quantized_again(tmp_path: Path) -> None:
+    source = small.conv_net(tmp_path / "a.onnx")
+    made = small.quantized(source, "int8", tmp_path / "q")
+    with pytest.raises(Unsupported, match="already quantized"):
+        small.quantized(made, "int8-weights", tmp_path / "again")
+    half = small.quantized(source, "float16", tmp_path / "half")
+    with pytest.raises(Unsupported, match="float16"):
+        small.quantized(half, "int8", tmp_path / "third")
+
+
+def test_int8_without_data_says_what_to_give(tmp_path: Path) -> None:
+    source = small.conv_net(tmp_path / "a.onnx")
+    with pytest.raises(EdgeKitError, match="needs calibration data") as refused:
+        quantize(source, Wish("int8"), tmp_path, lambda words: None)
+    assert "--data" in refused.value.hint
+
+
+def test_a_fixed_batch_is_filled_by_repeating_the_sample(tmp_path: Path) -> None:
+    fixed = small.conv_net(tmp_path / "a.onnx", batch=4)
+    free = small.conv_net(tmp_path / "b.onnx")
+    source = small.with_user_of(fixed, free)
+    made = small.quantized(source, "int8", tmp_path / "q")
+    assert small.likeness(free, made) > 0.99
+
+
+def test_an_old_opset_is_brought_up_to_what_per_channel_needs(tmp_path: Path) -> None:
+    source = small.conv_net(tmp_path / "a.onnx", opset=11)
+    for precision in ("int8", "int8-weights", "float16"):
+        assert small.likeness(source, small.quantized(source, precision, tmp_path / precision)) > 0.99
+
+
+def test_weights_beside_the_model_are_taken_along(tmp_path: Path) -> None:
+    source = small.conv_net(tmp_path / "a.onnx")
+    (tmp_path / "b").mkdir()
+    path = tmp_path / "b" / "b.onnx"
+    onnx.save(onnx.load(str(source.path)), str(path), save_as_external_data=True, location="b.data", size_threshold=0)
+    beside = small.artifact("onnx", path)
+    for precision in ("int8", "int8-weights", "float16"):
+        made = small.quantized(beside, precision, tmp_path / precision)
+        assert [file.name for file in made.files()] == ["model.onnx"]
+        assert small.likeness(source, made) > 0.99
+
+
+def test_integer_io_is_refused_with_the_format_that_has_it(tmp_path: Path) -> None:
+    source = small.conv_net(tmp_path / "a.onnx")
+    with pytest.raises(Unsupported) as refused:
+        small.quantized(source, "int8", tmp_path / "q", integer_io=True)
+    assert "tflite" in refused.value.hint
+
+
+def test_a_constant_that_half_precision_cannot_hold_is_refused(tmp_path: Path) -> None:
+    net = small.Net(["batch", 8])
+    large = net.add("Mul", "x", net.constant(np.array(1e6, np.float32)))
+    source = net.save(net.dense(large, 8, 2), ["batch", 2], tmp_path / "a.onnx")
+    with pytest.raises(Unsupported, match="float16's range"):
+        small.quantized(source, "float16", tmp_path / "q")

@@ -1,0 +1,87 @@
+"""A bundle is whole or absent: whatever happens while it is written."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from edgekit_runtime.errors import EdgeKitError
+
+from edgekit.bundle import whole_folder
+
+
+def write_bundle(place: Path, words: str = "one") -> None:
+    with whole_folder(place) as scratch:
+        (scratch / "manifest.json").write_text(json.dumps({"words": words}))
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_finished_bundle_stands_alone_at_its_place(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "b")
+    assert left(tmp_path) == ["b"]
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "b"):
+        raise KeyboardInterrupt
+    assert left(tmp_path) == []
+
+
+def test_a_failure_leaves_the_older_bundle(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "b")
+    with pytest.raises(ValueError, match="no"), whole_folder(tmp_path / "b"):
+        raise ValueError("no")
+    assert json.loads((tmp_path / "b" / "manifest.json").read_text()) == {"words": "one"}
+    assert left(tmp_path) == ["b"]
+
+
+def test_an_older_bundle_is_replaced(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "b")
+    write_bundle(tmp_path / "b", "two")
+    assert json.loads((tmp_path / "b" / "manifest.json").read_text()) == {"words": "two"}
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "src/main.py"])
+def test_a_users_folder_is_never_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(EdgeKitError, match="is not a bundle"), whole_folder(tmp_path):
+        pass
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "b").write_text("mine")
+    with pytest.raises(EdgeKitError, match="is not a bundle"), whole_folder(tmp_path / "b"):
+        pass
+
+
+def test_two_builds_into_one_folder_do_not_meet(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "b") as scratch:
+        with pytest.raises(EdgeKitError, match="another build"), whole_folder(tmp_path / "b"):
+            pass
+        (scratch / "manifest.json").write_text("{}")
+    assert left(tmp_path) == ["b"]
+
+
+def test_a_killed_build_does_not_block_the_next(tmp_path: Path) -> None:
+    code = (
+        "import signal, sys; from pathlib import Path; from edgekit.bundle import whole_folder\n"
+        "with whole_folder(Path(sys.argv[1])): print('in', flush=True); signal.pause()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "b")], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.kill()
+    process.wait()
+    assert left(tmp_path) == [".b.building"]
+    started = time.monotonic()
+    write_bundle(tmp_path / "b")
+    assert left(tmp_path) == ["b"]
+    assert time.monotonic() - started < 10
