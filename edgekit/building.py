@@ -3,7 +3,6 @@
 Refuses by leaving nothing but a report: no bundle is made of a candidate that did not pass."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.manifest import PLAIN
 
 from edgekit import sources
-from edgekit.bundle import refuse_to_replace, whole_folder
+from edgekit.bundle import copy_files, refuse_to_replace, whole_folder
 from edgekit.cache import Cache
 from edgekit.converters import ROUTES, route
 from edgekit.data import raw_fingerprint, shapes_in
@@ -186,9 +185,9 @@ def _plain_word(name: str) -> str:
 
 
 def _shapes(order: Order) -> tuple[Shape, ...]:
-    """Input shapes that the data tell where a factory's cannot be known: the batch stays free."""
+    """Input shapes that the data tell where the model does not know its own: the batch stays free."""
     where = order.data or order.calibration
-    if sources.kind(order.origin) != "module:factory" or where is None or not where.endswith(".npz"):
+    if sources.kind(order.origin) not in sources.SHAPELESS or where is None or not where.endswith(".npz"):
         return ()
     return tuple(Shape(name, ("batch", *shape), dtype) for name, (shape, dtype) in shapes_in(where).items())
 
@@ -218,7 +217,7 @@ def _remember(order: Order, cache: Cache, outcomes: tuple[Outcome, ...]) -> None
     def fill(folder: Path) -> None:
         for index, outcome in enumerate(outcomes):
             assert outcome.bundle is not None
-            shutil.copytree(outcome.bundle, folder / str(index))
+            copy_files(outcome.bundle, folder / str(index))
         (folder / "facts.json").write_text(json.dumps([outcome.facts for outcome in outcomes]))
 
     cache.folder("bundles", basis, fill)
@@ -234,7 +233,7 @@ def _remembered(order: Order, cache: Cache) -> tuple[Outcome, ...]:
     for index, facts in enumerate(json.loads((home / "facts.json").read_text())):
         place = _place(order, facts["name"], facts["target"]["name"])
         with whole_folder(place) as scratch:
-            shutil.copytree(home / str(index), scratch, dirs_exist_ok=True)
+            copy_files(home / str(index), scratch)
         told = {**facts, "bundle": str(place), "remembered": True}
         outcomes.append(
             Outcome(facts["target"]["name"], facts["verdict"], facts["why"], "", place, place / "report.html", told)

@@ -6,6 +6,8 @@ import fcntl
 import json
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,28 +31,57 @@ def whole_folder(place: Path) -> Iterator[Path]:
     place = place.absolute()
     scratch = place.with_name(f".{place.name}.building")
     place.parent.mkdir(parents=True, exist_ok=True)
-    lock = _locked(scratch)
-    inner, old = scratch / "bundle", scratch / "old"
+    inner, old, lock = scratch / "bundle", scratch / "old", None
     try:
+        with _uninterrupted():
+            lock = _locked(scratch)
         _put_back(old, place)
         shutil.rmtree(inner, ignore_errors=True)
         inner.mkdir()
         yield inner
         _sync(inner)
-        if place.exists():
-            place.rename(old)
-        inner.rename(place)
-        _sync_folder(place.parent)
+        with _uninterrupted():
+            if place.exists():
+                place.rename(old)
+            inner.rename(place)
+            _sync_folder(place.parent)
     finally:
-        _put_back(old, place)
-        shutil.rmtree(scratch, ignore_errors=True)
-        os.close(lock)
+        with _uninterrupted():
+            if lock is not None:
+                _put_back(old, place)
+                shutil.rmtree(scratch, ignore_errors=True)
+                os.close(lock)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is done, then let it through; in another thread there is none to hold."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 def refuse_to_replace(place: Path) -> None:
     """Raise if something that is not a bundle lies at `place`."""
     if place.exists() and not is_bundle(place) and not (place.is_dir() and not any(place.iterdir())):
         raise EdgeKitError(f"{place} exists and is not a bundle", hint="say --out with a new name; nothing was touched")
+
+
+def copy_files(source: Path, to: Path) -> None:
+    """Copy every file below `source` to below `to`; a failure keeps its kind, which shutil.copytree would hide."""
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            place = to / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:

@@ -3,7 +3,6 @@
 Refuses nothing: what comes here has passed."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from edgekit_runtime.bundle import write_golden
 from edgekit_runtime.manifest import Golden, Manifest
 from edgekit_runtime.tensors import Array, Feeds, TensorSpec, quantized
 
-from edgekit.bundle import seal
+from edgekit.bundle import copy_files, seal
 from edgekit.job import Job
 from edgekit.making import probes
 from edgekit.model import Artifact
@@ -32,10 +31,7 @@ def pack(job: Job, plan: Plan, tried: Tried, facts: Mapping[str, Any], folder: P
     artifact, order = tried.artifact, job.order
     assert artifact is not None
     assert order.name is not None
-    for path in artifact.files():
-        place = folder / path.relative_to(artifact.path.parent)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, place)
+    copy_files(artifact.path.parent, folder)
     if order.labels:
         (folder / "labels.txt").write_text("\n".join(order.labels) + "\n", encoding="utf-8")
     (folder / "report.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

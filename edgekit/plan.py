@@ -13,8 +13,11 @@ from edgekit.target import PRECISIONS, Target, did_you_mean
 
 FORMATS = tuple(ENGINES)
 BITS = {"float32": 32, "float16": 16, "int8": 8, "int8-weights": 8, "int4-weights": 4}
-TITLES = {"onnx": "ONNX", "tflite": "TFLite", "openvino": "OpenVINO"}
-ENGINE_TITLES = {"onnx": "ONNX Runtime", "tflite": "LiteRT", "openvino": "OpenVINO"}
+TITLES = {
+    format: {"onnx": "ONNX", "tflite": "TFLite", "openvino": "OpenVINO"}.get(format, format) for format in ENGINES
+}
+ENGINE_TITLES = {**TITLES, "onnx": "ONNX Runtime", "tflite": "LiteRT"}
+"""How people write the names of formats, and of the engines that open them."""
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def _efficientnet() -> Words:
 
 def _plain(it: object, attribute: str) -> Words:
     calibration = getattr(it, "calibration", None)
-    data = getattr(it, "test", None) or it.data  # type: ignore[attr-defined]
+    data = getattr(it, f"data_{attribute}", None) or getattr(it, "test", None) or it.data  # type: ignore[attr-defined]
     return Words(
         model=str(getattr(it, attribute)), data=str(data), calibration=str(calibration) if calibration else None
     )

@@ -13,7 +13,7 @@ from edgekit_runtime.errors import Unsupported
 from edgekit_runtime.ports import Port, connect
 from edgekit_runtime.tensors import Array, Feeds, Runner, TensorSpec
 
-from edgekit.converters.fitting import assignments, batch_names, moves, orders, plain
+from edgekit.fitting import RATE, assignments, batch_names, is_rate, moves, orders, plain
 from edgekit.model import Artifact, Model
 
 TOLERANCE = {"float32": 5e-3, "bfloat16": 5e-2, "float16": 5e-2}
@@ -22,7 +22,7 @@ TOLERANCE_INT8 = 0.25
 SURE = 1e-5
 """An assignment this near needs no other to be tried."""
 MOST_TRIALS = 256
-TRIALS = ((2, 8), (2, 32), (2, 64), (1, 128), (1, 224))
+TRIALS = ((2, 8), (2, 32), (2, 64), (1, 128), (1, 224), (2, 576))
 """Sizes for a free batch and for other free axes, until the source model runs on one."""
 
 SIZES_HINT = "fix the sizes that are free, as in --shape x=1x3x224x224, or use another --format"
@@ -114,6 +114,8 @@ def _random(chance: np.random.Generator, spec: TensorSpec, shape: Sequence[int],
     if dtype.kind in "iu":
         if spec.scale is not None:
             return chance.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+        if is_rate(spec.name):
+            return np.full(shape, min(RATE, np.iinfo(dtype).max), dtype)
         return np.asarray(chance.integers(1, max(high, 2), shape)).astype(dtype)
     return np.asarray(chance.standard_normal(shape)).astype(dtype)
 
@@ -215,12 +217,14 @@ def _rank(off: float, port: Port, allowed: float, found: Sequence[Port]) -> tupl
 
 
 def _by_names(ways: Sequence[tuple[Port, ...]], outputs: Sequence[TensorSpec], insides: Sequence[TensorSpec]) -> _Trial:
-    """The only assignment there is, for a model that runs on no random numbers."""
+    """The only assignment there is, or the one by equal names, for a model that runs on no random numbers."""
     choices = []
     for spec in outputs:
         fits = [Port(spec, inside, order) for inside in insides for order in orders(spec, inside)]
-        choices.append([port for port in fits if plain(port.inside.name) == plain(spec.name)] or fits)
-    if len(ways) > 1 or any(len(fits) != 1 for fits in choices):
+        same = [port for port in fits if port.inside.name == spec.name and port.order is None]
+        choices.append(same or fits)
+    by_name = all(port.inside.name == port.spec.name and port.order is None for port in ways[0])
+    if (len(ways) > 1 and not by_name) or any(len(fits) != 1 for fits in choices):
         raise Unsupported(
             "the model does not run on random numbers, and names and shapes alone do not tell its tensors apart",
             hint=SIZES_HINT,

@@ -4,7 +4,7 @@ Refuses a model with operators or types that OpenVINO lacks, and a file that ans
 
 from pathlib import Path
 
-import openvino as ov
+from edgekit_runtime.engines.openvino import ov
 from edgekit_runtime.errors import Unsupported
 
 from edgekit.converters.matching import match
@@ -30,7 +30,8 @@ def convert(model: Model, folder: Path, tell: Tell) -> Artifact:
 
 
 def telling(error: Exception) -> str:
-    """The line of OpenVINO's error that says what was wrong, and not where in its sources."""
+    """The lines of OpenVINO's error that say what was wrong, and not where in its sources."""
+    where = ("Exception from", "Check '", "While ", "Summary", "FrontEnd API failed", "Model wasn't", "[ONNX Frontend]")
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith(("Exception from", "Check '", "While ", "Summary"))] or lines
-    return (lines[0] if lines else type(error).__name__)[:300]
+    lines = [line for line in lines if not line.startswith(where)] or lines
+    return (" ".join(lines[:2]) if lines else type(error).__name__).removeprefix("-- ")[:300]

@@ -5,7 +5,7 @@ Refuses a graph with operators that OpenVINO has no rule for."""
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import openvino
+from edgekit_runtime.engines.openvino import ov
 from edgekit_runtime.errors import Unsupported
 
 from edgekit.converters.matching import match
@@ -34,12 +34,12 @@ def from_graph(model: Model, frozen: Frozen, folder: Path) -> Artifact:
         graph.write_bytes(frozen.graph.SerializeToString())
         try:
             with quiet():
-                made = openvino.convert_model(graph)
+                made = ov.convert_model(graph)
         except Exception as error:  # OpenVINO's frontends raise several unrelated kinds
             raise Unsupported(f"OpenVINO cannot read this model: {gist(error)}", hint="use another --format") from error
         names = {tensor: name for name, tensor in [*frozen.inputs.items(), *frozen.outputs.items()]}
         for port in [*made.inputs, *made.outputs]:
             if user := [names[name] for name in port.get_names() if name in names]:
                 port.get_tensor().set_names(set(user))
-        openvino.save_model(made, path, compress_to_fp16=False)
+        ov.save_model(made, path, compress_to_fp16=False)
     return match(model, "openvino", path, model.facts.precision)

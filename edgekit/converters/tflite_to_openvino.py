@@ -4,7 +4,7 @@ Refuses a file that keeps state between calls, and one whose integers OpenVINO r
 
 from pathlib import Path
 
-import openvino
+from edgekit_runtime.engines.openvino import ov
 from edgekit_runtime.errors import Unsupported
 
 from edgekit.converters.matching import match
@@ -34,8 +34,8 @@ def convert(model: Model, folder: Path, tell: Tell) -> Artifact:
     path = folder / "model.xml"
     try:
         with quiet():
-            made = openvino.convert_model(model.forms["tflite"])
+            made = ov.convert_model(model.forms["tflite"])
     except Exception as error:  # OpenVINO's frontends raise several unrelated kinds
         raise Unsupported(f"OpenVINO cannot read this file: {gist(error)}", hint="use --format tflite") from error
-    openvino.save_model(made, path, compress_to_fp16=False)
+    ov.save_model(made, path, compress_to_fp16=False)
     return match(model, "openvino", path, model.facts.precision)

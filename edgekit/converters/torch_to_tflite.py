@@ -27,7 +27,7 @@ def convert(model: Model, folder: Path, tell: Tell) -> Artifact:
         import litert_torch
     form: TorchForm = model.forms["torch"]
     path = folder / "model.tflite"
-    images = [i for i, spec in enumerate(model.inputs) if _is_image(spec, form.flat)]
+    images = [i for i, spec in enumerate(model.inputs) if _is_image(spec, model)]
     example = tuple(_one(spec, value) for spec, value in zip(model.inputs, form.example, strict=True))
     module: torch.nn.Module = form.flat
     if images:
@@ -58,8 +58,8 @@ def refuse_free_axes(model: Model) -> None:
             )
 
 
-def _is_image(spec: TensorSpec, module: torch.nn.Module) -> bool:
-    convolves = any(isinstance(layer, torch.nn.Conv2d) for layer in module.modules())
+def _is_image(spec: TensorSpec, model: Model) -> bool:
+    convolves = any("conv" in name.lower() for name in model.facts.ops)
     return len(spec.shape) == 4 and spec.dtype.startswith("float") and convolves
 
 

@@ -5,7 +5,7 @@ Refuses a module that neither way can do, and a file that answers differently.""
 import tempfile
 from pathlib import Path
 
-import openvino as ov
+from edgekit_runtime.engines.openvino import ov
 from edgekit_runtime.errors import Unsupported
 
 from edgekit.converters.matching import match

@@ -2,13 +2,13 @@
 
 Refuses files that are already quantized or in float16, 4 bits for convolutions, and integer inputs and outputs."""
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgekit_runtime.errors import EdgeKitError, Unsupported
+from edgekit_runtime.untold import without_telemetry
 
 from edgekit.model import Artifact, Tell
 from edgekit.quantizers import Wish
@@ -29,7 +29,7 @@ def quantize(artifact: Artifact, wish: Wish, folder: Path, tell: Tell) -> Artifa
         Unsupported: this model cannot be had at that precision.
         EdgeKitError: int8 without calibration data.
     """
-    import openvino as ov
+    from edgekit_runtime.engines.openvino import ov
 
     precision, notes = wish.precision, artifact.notes
     if wish.integer_io:
@@ -121,19 +121,9 @@ def _compressed(model: Any, mode: str, **settings: Any) -> Any:
 
 
 def _nncf() -> Any:
-    """NNCF, imported so that it sends no telemetry: without openvino_telemetry it uses a stand-in of its own."""
-    name = "openvino_telemetry"
-    before = {name: sys.modules[name]} if name in sys.modules else {}
-    modules: dict[str, Any] = sys.modules
-    if "nncf" not in sys.modules:
-        modules[name] = None
-    try:
-        with quiet():
-            import nncf
-    finally:
-        if modules.get(name, "") is None:
-            del modules[name]
-        modules.update(before)
+    """NNCF, imported without a word and without telemetry."""
+    with quiet(), without_telemetry():
+        import nncf
     return nncf
 
 

@@ -13,7 +13,9 @@ RECURRENT = {"LSTMSequence", "GRUSequence", "RNNSequence", "LSTMCell", "GRUCell"
 
 def recurrent_as_int8(model: Any) -> None:
     """Replace each float weight of a recurrent operator by Convert and Multiply of integers, in place."""
-    from openvino import opset13 as ops
+    from edgekit_runtime.engines.openvino import ov
+
+    ops = ov.opset13
 
     for constant in all_ops(model):
         if constant.get_type_name() != "Constant" or user(constant) not in RECURRENT:

@@ -45,8 +45,11 @@ def recipe(graph: Graph, wish: Wish) -> list[dict[str, Any]]:
 
 def _static(graph: Graph, integer_io: bool) -> list[dict[str, Any]]:
     """Everything in int8, BATCH_MATMUL per tensor: LiteRT's integer kernel takes a scale for each channel of its
-    weights for a scale of 0, and answers zero to everything. With float inputs and outputs, what is slow in int8 and what follows the last layer stays
-    in float, and that layer multiplies integers but answers in float: integer outputs tie."""
+    weights for a scale of 0, and answers zero to everything.
+
+    With float inputs and outputs, what is slow in int8 and what follows the last layer stays in float, and that
+    layer multiplies integers but answers in float: integer outputs tie.
+    """
     activations = {"num_bits": 8, "symmetric": False, "granularity": "TENSORWISE", "dtype": "INT"}
     everything = _rule("*", {"activation_tensor_config": activations, **_computed(8)})
     rules = [everything, _dynamic("EMBEDDING_LOOKUP", 8)]

@@ -26,6 +26,9 @@ SOURCES = {
 }
 """What a model is known by -> the module that reads it."""
 
+SHAPELESS = ("module:factory", ".pt", ".pth", ".ts", ".jit")
+"""The kinds that may not know the shapes of their inputs: --shape or the data gives them."""
+
 
 def fingerprint(origin: Origin) -> str:
     """A hex digest of everything the model is made of; does as little work as that takes."""

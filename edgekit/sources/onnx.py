@@ -16,7 +16,7 @@ from edgekit_runtime.tensors import Runner, TensorSpec
 from edgekit.model import Axes, Facts, Model, Origin
 from edgekit.sources.files import digest
 from edgekit.sources.onnx_data import data_files, nodes, tensors
-from edgekit.sources.onnx_shapes import reshaped
+from edgekit.sources.onnx_shapes import UNNAMED, reshaped, with_common_batch
 
 WHOLE = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
 """Operators of a model that is quantized already, with all that begin with QLinear."""
@@ -41,6 +41,7 @@ def read(origin: Origin) -> Model:
         path, proto = reshaped(proto, path, origin.shapes, axes)
         specs, axes = _inputs(proto)
     outputs = _outputs(proto, path)
+    axes = with_common_batch(path, specs, axes)
     return Model(
         name=origin.path.stem,
         kind="onnx",
@@ -81,16 +82,16 @@ def _inputs(proto: onnx.ModelProto) -> tuple[tuple[TensorSpec, ...], dict[str, A
             raise Unsupported(f"input {value.name} is no tensor of numbers", hint="cut the model behind that input")
         if not kind.HasField("shape"):
             raise Unsupported(f"input {value.name} has no rank", hint=f"export it with sizes for {value.name}")
-        axes[value.name] = tuple(_axis(i, dim) for i, dim in enumerate(kind.shape.dim))
+        axes[value.name] = tuple(_axis(value.name, i, dim) for i, dim in enumerate(kind.shape.dim))
         shape = tuple(n if isinstance(n, int) else None for n in axes[value.name])
         specs.append(TensorSpec(value.name, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)).name, shape))
     return tuple(specs), axes
 
 
-def _axis(position: int, dim: Any) -> int | str:
+def _axis(name: str, position: int, dim: Any) -> int | str:
     if dim.dim_value > 0:
         return int(dim.dim_value)
-    return str(dim.dim_param) or ("batch" if position == 0 else f"axis{position}")
+    return str(dim.dim_param) or ("batch" if position == 0 else f"{name}{UNNAMED}{position}")
 
 
 def _outputs(proto: onnx.ModelProto, path: Path) -> tuple[TensorSpec, ...]:

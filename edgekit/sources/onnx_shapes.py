@@ -6,15 +6,20 @@ import atexit
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import onnx
 from edgekit_runtime.engines import open_model
 from edgekit_runtime.errors import EdgeKitError
+from edgekit_runtime.tensors import Array, Runner, TensorSpec
 
+from edgekit.fitting import RATE, is_rate
 from edgekit.model import Axes, Shape
 
+UNNAMED = ".axis"
+"""In the names of axes that the file leaves without one."""
 TOO_BIG = 1 << 30
 """Weights beyond this lie in a file beside the graph: a protobuf ends at 2 GiB."""
 
@@ -39,13 +44,46 @@ def reshaped(
                 _set(dim, renamed[dim.dim_param])
     if all(_axes_of(value) == axes[name] for name, value in values.items()):
         return path, proto
-    _forget_sizes(proto)
+    whole = onnx.ModelProto()
+    whole.CopyFrom(proto)
+    _forget_sizes(whole)
     folder = Path(tempfile.mkdtemp(prefix="edgekit-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     rewritten = folder / path.name
-    save(proto, path, rewritten)
-    _refuse_impossible(rewritten, proto, shapes, axes)
-    return rewritten, proto
+    save(whole, path, rewritten)
+    problem = _problem(rewritten, proto, axes)
+    if problem and _narrower(values, axes) and not _problem(path, proto, axes):
+        return path, proto  # a branch that is never taken may contradict fixed sizes; the file takes them as it is
+    if problem:
+        words = ", ".join(f"{shape.name}={'x'.join(map(str, shape.axes))}" for shape in shapes)
+        was = " ".join(f"--shape {name}={','.join(map(str, old))}" for name, old in axes.items() if old)
+        raise EdgeKitError(f"the model does not run on {words}: {problem}", hint=f"it was made for {was}")
+    return rewritten, whole
+
+
+def with_common_batch(path: Path, specs: Sequence[TensorSpec], axes: Mapping[str, Axes]) -> dict[str, Axes]:
+    """The axes, with those that came without a name called "batch" where nothing else runs."""
+    unnamed = [n for shape in axes.values() for n in shape if isinstance(n, str) and UNNAMED in n]
+    if len(axes) < 2 or not 0 < len(unnamed) <= 4:
+        return dict(axes)
+    run = open_model("onnx", path)
+    for count in range(len(unnamed) + 1):
+        for batched in combinations(unnamed, count):
+            tried = {name: tuple("batch" if n in batched else n for n in shape) for name, shape in axes.items()}
+            if any(_runs(run, specs, tried, size) for size in (7, 64, 576)):
+                return tried
+    return dict(axes)
+
+
+def _runs(run: Runner, specs: Sequence[TensorSpec], axes: Mapping[str, Axes], size: int) -> bool:
+    sizes = {
+        spec.name: [n if isinstance(n, int) else 3 if n == "batch" else size for n in axes[spec.name]] for spec in specs
+    }
+    try:
+        run({spec.name: _ones(spec.name, sizes[spec.name], spec.dtype) for spec in specs})
+    except Exception:  # ONNX Runtime's errors share no base class below Exception
+        return False
+    return True
 
 
 def save(proto: onnx.ModelProto, source: Path, target: Path) -> None:
@@ -100,18 +138,27 @@ def _forget_sizes(proto: onnx.ModelProto) -> None:
             output.CopyFrom(found)
 
 
-def _refuse_impossible(path: Path, proto: onnx.ModelProto, shapes: Sequence[Shape], axes: Mapping[str, Axes]) -> None:
-    """Run it once, free sizes small."""
+def _narrower(values: Mapping[str, onnx.ValueInfoProto], axes: Mapping[str, Axes]) -> bool:
+    """Whether the new sizes are ones that the old allowed."""
+    pairs = [pair for name, old in axes.items() for pair in zip(old, _axes_of(values[name]), strict=True)]
+    return all(isinstance(old, str) or old == new for old, new in pairs)
+
+
+def _problem(path: Path, proto: onnx.ModelProto, axes: Mapping[str, Axes]) -> str:
+    """What ONNX Runtime says of one run at the sizes of `proto`, free ones small; nothing where it runs."""
     feeds = {}
     for value in proto.graph.input:
         if value.name in axes:
             dims = value.type.tensor_type.shape.dim
             sizes = [dim.dim_value or (1 if axis == 0 else 64) for axis, dim in enumerate(dims)]
-            feeds[value.name] = np.ones(sizes, onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+            kind = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+            feeds[value.name] = _ones(value.name, sizes, kind.name)
     try:
         open_model("onnx", path)(feeds)
     except Exception as error:  # ONNX Runtime's errors share no base class below Exception
-        words = ", ".join(f"{shape.name}={'x'.join(map(str, shape.axes))}" for shape in shapes)
-        was = " ".join(f"--shape {name}={','.join(map(str, old))}" for name, old in axes.items())
-        line = " ".join(str(error).split())[-200:]
-        raise EdgeKitError(f"the model does not run on {words}: {line}", hint=f"it was made for {was}") from error
+        return " ".join(str(error).split()).rpartition("failed:")[2][:200]
+    return ""
+
+
+def _ones(name: str, sizes: Sequence[int], dtype: str) -> Array:
+    return np.full(sizes, RATE if is_rate(name) and np.dtype(dtype).kind in "iu" else 1, dtype)

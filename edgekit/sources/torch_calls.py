@@ -182,8 +182,14 @@ def specs(shapes: Sequence[Shape]) -> tuple[tuple[TensorSpec, ...], dict[str, Ax
 
 
 def facts(module: torch.nn.Module) -> Facts:
-    """Layers by class, parameters and their bytes."""
-    layers = Counter(type(layer).__name__ for layer in module.modules() if not list(layer.children()))
+    """Layers by the class of PyTorch's that they are, parameters and their bytes."""
+    layers = Counter(
+        next(
+            (base.__name__ for base in type(layer).__mro__ if base.__module__.startswith("torch.nn.modules.")), "Module"
+        )
+        for layer in module.modules()
+        if not list(layer.children()) or list(layer.parameters(recurse=False))
+    )
     weights = [*module.parameters(), *module.buffers()]
     half = sum(w.numel() for w in weights if w.dtype in (torch.float16, torch.bfloat16))
     total = sum(w.numel() for w in weights)

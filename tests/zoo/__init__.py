@@ -46,6 +46,69 @@ class TorchNet:
     ruined: Path
 
 
+@dataclass(frozen=True)
+class KerasCnn:
+    """image [N, 28, 28, 1] in 0..1 -> 10 logits. `tflite_int8` has integers at its input and output too."""
+
+    keras: Path
+    h5: Path
+    saved_model: Path
+    tflite: Path
+    tflite_int8: Path
+    test: Path
+    calibration: Path
+
+
+@dataclass(frozen=True)
+class KerasLstm:
+    """series [N, 24, 1] -> 2 logits, on the data of `sensor_gru`."""
+
+    keras: Path
+    saved_model: Path
+    test: Path
+    calibration: Path
+
+
+@dataclass(frozen=True)
+class BasicPitch:
+    """Sound [N, 43844, 1] -> contour, note, onset. `data` calls the input input_2, `data_onnx` as `onnx` does."""
+
+    saved_model: Path
+    onnx: Path
+    tflite: Path
+    data: Path
+    data_onnx: Path
+
+
+@dataclass(frozen=True)
+class SileroVad:
+    """input [N, 576], state [2, N, 128], sr (a scalar, in `onnx`, `op15` and `ifless`) -> output [N, 1], stateN.
+
+    `half` has no sr; `fixed` neither sr nor a free size; `sequence` takes input [T, 576] with h and
+    c [1, 1, 128]. `data` (speech) and `noise` hold the feeds of `onnx`, a frame a sample.
+    """
+
+    onnx: Path
+    op15: Path
+    ifless: Path
+    half: Path
+    fixed: Path
+    sequence: Path
+    data: Path
+    noise: Path
+
+
+@dataclass(frozen=True)
+class Wakeword:
+    """Streaming, state in resource variables: input_audio int8 [1, 3, 40] -> uint8 [1, 1].
+
+    `data` is random, and float as EdgeKit's users see it.
+    """
+
+    tflite: Path
+    data: Path
+
+
 def efficientnet_lite0() -> EfficientNet:
     """EfficientNet-Lite0 as published; top-1 of `chelsea` is 285, "Egyptian cat"."""
     folder = made("efficientnet:efficientnet_lite0", ["../../examples/efficientnet_lite0/photos.py"], ["pillow"])
@@ -69,8 +132,61 @@ def text_classifier() -> TorchNet:
 
 
 def transformer() -> TorchNet:
-    """Two transformer encoder layers on the data of `text_classifier`; T is at most 256, and 32 in `static_onnx`."""
+    """Two transformer encoder layers on the data of `text_classifier`; T is at most 256, and 64 in `static_onnx`."""
     return _torch_net("text", "transformer")
+
+
+def fashion_keras() -> KerasCnn:
+    """A CNN in Keras trained on Fashion-MNIST; tested on 10,000, calibrated on 512."""
+    folder = made("keras:fashion_keras", ["makers/fashion.py"], ["tensorflow-cpu", "keras"])
+    return KerasCnn(
+        keras=folder / "model.keras",
+        h5=folder / "model.h5",
+        saved_model=folder / "saved_model",
+        tflite=folder / "float.tflite",
+        tflite_int8=folder / "int8.tflite",
+        test=folder / "test.npz",
+        calibration=folder / "calibration.npz",
+    )
+
+
+def keras_lstm() -> KerasLstm:
+    """An LSTM in Keras on the data of `sensor_gru`."""
+    folder = made("keras:keras_lstm", ["makers/sensor.py"], ["tensorflow-cpu", "keras"])
+    return KerasLstm(*(folder / name for name in ("model.keras", "saved_model", "test.npz", "calibration.npz")))
+
+
+def basic_pitch() -> BasicPitch:
+    """Spotify's basic-pitch as published in three formats that agree; windows of speech."""
+    folder = made("published:basic_pitch", [], [])
+    names = ("saved_model", "model.onnx", "model.tflite", "data.npz", "data_onnx.npz")
+    return BasicPitch(*(folder / name for name in names))
+
+
+def silero_vad() -> SileroVad:
+    """Silero's voice activity detector as published in six ONNX files; frames of speech and of noise."""
+    folder = made("published:silero_vad", [], [])
+    return SileroVad(
+        onnx=folder / "silero_vad.onnx",
+        op15=folder / "silero_vad_16k_op15.onnx",
+        ifless=folder / "silero_vad_op18_ifless.onnx",
+        half=folder / "silero_vad_half.onnx",
+        fixed=folder / "silero_vad_openvino_16k.onnx",
+        sequence=folder / "silero_vad_16k_sequence.onnx",
+        data=folder / "speech.npz",
+        noise=folder / "noise.npz",
+    )
+
+
+def wakeword() -> Wakeword:
+    """The "hey Jarvis" model of microWakeWord."""
+    folder = made("published:wakeword", [], ["ai-edge-litert"])
+    return Wakeword(folder / "model.tflite", folder / "data.npz")
+
+
+def centerface() -> Path:
+    """The CenterFace detector: an ONNX file whose input says 10x3x32x32, though the net takes other sizes."""
+    return made("published:centerface", [], []) / "model.onnx"
 
 
 def _torch_net(module: str, function: str) -> TorchNet:

@@ -12,6 +12,8 @@ from edgekit_runtime.errors import Unsupported
 from edgekit_runtime.tensors import Feeds, Runner, TensorSpec
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+CRASHING = ["MatmulTransposeFusion"]
+"""Optimizers that end the process: this one, in 1.31, on transformers in float16. Without it they take no longer."""
 DTYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -56,7 +58,7 @@ def _session(path: Path, options: EngineOptions) -> Any:
     settings.log_severity_level = 3
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(str(path), settings, providers=[provider])
+        return ort.InferenceSession(str(path), settings, providers=[provider], disabled_optimizers=CRASHING)
     except Exception as error:  # ONNX Runtime's errors share no base class below Exception
         raise Unsupported(f"{path.name} does not load in ONNX Runtime: {_first_line(error)}") from error
 

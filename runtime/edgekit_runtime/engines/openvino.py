@@ -1,4 +1,4 @@
-"""OpenVINO as an engine: opens `.xml` (with its `.bin`) on CPU, Intel GPU or NPU.
+"""OpenVINO as an engine: opens `.xml` (with its `.bin`) on CPU, Intel GPU or NPU. Imported without its telemetry.
 
 Refuses a file that OpenVINO cannot compile; never lets the plugin pick a lower float precision by itself."""
 
@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 
 from edgekit_runtime.engines import EngineOptions, Specs
 from edgekit_runtime.errors import Unsupported
 from edgekit_runtime.tensors import Feeds, Runner, TensorSpec
+from edgekit_runtime.untold import without_telemetry
+
+with without_telemetry():
+    import openvino as ov
+
+__all__ = ["open_model", "ov", "read_specs"]
 
 HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 

@@ -45,27 +45,33 @@ def fit(net: nn.Module, inputs: Array, labels: Array, epochs: int, batch: int = 
 
 def write_forms(net: nn.Module, call: Call, folder: Path) -> None:
     """`model` as .safetensors, .pth, .pt2, .pt (TorchScript), .onnx with free axes, and `static.onnx` of batch 1."""
+    torch.backends.mha.set_fastpath_enabled(False)  # one fused operator that no converter knows
     save_file(net.state_dict(), folder / "model.safetensors")
     torch.save(net.state_dict(), folder / "model.pth")
     example = torch.from_numpy(call.example)
-    shapes = ({axis: torch.export.Dim(name, max=4096) for axis, name in call.free.items()},)
-    batch = ({0: torch.export.Dim("batch", max=4096)},)  # torch.export cannot leave the time of a recurrent net free
-    torch.export.save(torch.export.export(net, (example,), dynamic_shapes=batch), folder / "model.pt2")
+    free = {axis: torch.export.Dim(name, max=4096) for axis, name in call.free.items()}
+    # The free axes first: after any other export, PyTorch 2.13 silently fixes the time of a recurrent net.
+    _write_onnx(net, call, example, free, folder / "model.onnx")
+    _write_onnx(net, call, example[:1], {}, folder / "static.onnx")
+    # torch.export cannot leave the time of a recurrent net free.
+    torch.export.save(torch.export.export(net, (example,), dynamic_shapes=({0: free[0]},)), folder / "model.pt2")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated; people still have its files
         torch.jit.trace(net, example).save(str(folder / "model.pt"))
-    for name, given, free in (("model", example, shapes), ("static", example[:1], None)):
-        torch.onnx.export(
-            net,
-            (given,),
-            folder / f"{name}.onnx",
-            input_names=[call.input],
-            output_names=[call.output],
-            dynamic_shapes=free,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+
+
+def _write_onnx(net: nn.Module, call: Call, example: torch.Tensor, free: Mapping[int, object], path: Path) -> None:
+    torch.onnx.export(
+        net,
+        (example,),
+        path,
+        input_names=[call.input],
+        output_names=[call.output],
+        dynamic_shapes=(dict(free),) if free else None,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
 
 
 def write_data(input: str, test: tuple[Array, Array], train: tuple[Array, Array], folder: Path) -> None:

@@ -12,6 +12,12 @@ from edgekit_runtime.tensors import TensorSpec
 from edgekit.model import Model
 
 Order = tuple[int, ...] | None
+RATE = 16000
+
+
+def is_rate(name: str) -> bool:
+    """Whether an integer of this name is a sampling rate: models take few values there, and `RATE` is one."""
+    return name.lower() in ("sr", "fs") or "rate" in name.lower()
 
 
 def batch_names(model: Model) -> set[str]:
