@@ -192,7 +192,7 @@ def _open_npz(path: Path, wanted: Wanted) -> Dataset:
     grown = {spec.name: fitted[spec.name].ndim == len(spec.shape) for spec in wanted.inputs}
 
     def feeds(i: int) -> Feeds:
-        return {name: array[i : i + 1] if grown[name] else array[i] for name, array in fitted.items()}
+        return {name: array[i : i + 1] if grown[name] else np.asarray(array[i]) for name, array in fitted.items()}
 
     return _dataset(str(path), keys, feeds, labels, wanted.inputs, all(grown.values()))
 

@@ -17,7 +17,8 @@ from edgekit.model import Tell
 from edgekit.userland import load_function, raised
 
 CONFIDENCE = 0.95
-METRICS = ("top1", "top5", "mae", "cosine", "agreement")
+SHARES = ("top1", "top5", "agreement")
+METRICS = (*SHARES, "mae", "cosine")
 
 Outputs = list[Array]
 """One output of the model for every sample, without the batch axis."""
@@ -170,7 +171,7 @@ def choose_metric(asked: str | None, labels: Array | None, example: Array) -> st
         raise EdgeKitError(f"no metric {asked!r}", hint=f"use one of {', '.join(METRICS)}, or module:function")
     if asked in ("top1", "top5", "mae") and labels is None:
         raise EdgeKitError(f"{asked} needs labels, and the data has none", hint="add labels, or use --metric agreement")
-    if asked in ("top1", "top5", "agreement") and not classes:
+    if asked in SHARES and not classes:
         raise EdgeKitError(
             f"{asked} needs a score for each class; the output has shape {list(example.shape)}",
             hint="use --metric cosine or mae",
@@ -185,7 +186,7 @@ def measure(metric: str, reference: Outputs, candidate: Outputs, labels: Array |
         return _users_own(metric, reference, candidate, labels)
     before, after = (_scores(metric, outputs, reference, labels) for outputs in (reference, candidate))
     worse = after - before if metric == "mae" else before - after
-    low, high = _interval(worse, shares=metric in ("top1", "top5", "agreement"))
+    low, high = _interval(worse, shares=metric in SHARES)
     return Quality(metric, n, float(before.mean()), float(after.mean()), float(worse.mean()), low, high)
 
 
@@ -209,7 +210,7 @@ def judge(quality: Quality, budget: Budget | None) -> Verdict:
 
 
 def _amount(quality: Quality, value: float) -> str:
-    return f"{value:+.4g}" if quality.metric == "mae" or ":" in quality.metric else f"{value * 100:+.2f}pt"
+    return f"{value * 100:+.2f}pt" if quality.metric in SHARES else f"{value:+.4g}"
 
 
 def _scores(metric: str, outputs: Outputs, reference: Outputs, labels: Array | None) -> Array:

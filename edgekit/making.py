@@ -97,7 +97,7 @@ def _cropped(model: Model, feeds: Feeds) -> list[Feeds]:
                 slice(0, max(1, -(-size // part))) if isinstance(axis, str) and axis in names else slice(None)
                 for axis, size in zip(model.axes[name], value.shape, strict=True)
             ]
-            cut[name] = np.ascontiguousarray(value[tuple(sizes)])
+            cut[name] = np.array(value[tuple(sizes)])
         crops.append(cut)
     return [cut for cut in crops if any(cut[name].shape != feeds[name].shape for name in feeds) and _runs(model, cut)]
 

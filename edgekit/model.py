@@ -14,6 +14,8 @@ from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.ports import Port, connect
 from edgekit_runtime.tensors import Runner, TensorSpec
 
+from edgekit.quiet import quiet
+
 Tell = Callable[[str], None]
 """Told what is going on, in words, whenever something slow begins or moves on."""
 
@@ -92,8 +94,10 @@ class Artifact:
     notes: tuple[str, ...] = field(default=())
 
     def open_model(self, options: EngineOptions | None = None) -> Runner:
-        """The artifact as a function on the user's tensors, by the runtime's own engine."""
-        return connect(open_model(self.format, self.path, options), self.inputs, self.outputs)
+        """The artifact as a function on the user's tensors, by the runtime's own engine, opened without a word."""
+        with quiet():
+            run = open_model(self.format, self.path, options)
+        return connect(run, self.inputs, self.outputs)
 
     def in_floats(self) -> "Artifact":
         """The same file, called with real numbers even where the user is to see its integers."""

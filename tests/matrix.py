@@ -2,6 +2,7 @@
 
 `python -m tests.matrix --write` puts it into README.md. Refuses nothing: a refusal is a cell with its reason."""
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,11 @@ README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- the matrix begins -->", "<!-- the matrix ends -->"
 SHORT = {"float32": "f32", "float16": "f16", "int8": "i8", "int8-weights": "w8", "int4-weights": "w4"}
 TARGET = "x86-64-v4"
+YES = "yes"
+REASON = re.compile(r"- \*\*(?P<model>.+?)\*\* \((?P<sources>.+?)\) (?P<where>[A-Z][^:]+?): (?P<why>.+)")
+
+Cells = dict[tuple[str, str], str]
+"""(format, precision) -> YES, or why not."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,12 @@ def rows() -> list[Row]:
         Row("basic-pitch", source, lambda attribute=attribute: _plain(zoo.basic_pitch(), attribute))
         for source, attribute in (("SavedModel", "saved_model"), (".onnx", "onnx"), (".tflite", "tflite"))
     ]
-    found += [Row("silero-vad", ".onnx with state", lambda: _plain(zoo.silero_vad(), "onnx"))]
+    found += [
+        Row("silero-vad", ".onnx with state", lambda: _plain(zoo.silero_vad(), "onnx")),
+        Row("silero-vad", ".onnx without branches", lambda: _plain(zoo.silero_vad(), "ifless")),
+        Row("silero-vad", ".onnx, fixed sizes", lambda: Words(model=str(zoo.silero_vad().fixed))),
+        Row("wake word", ".tflite, int8 with state", lambda: _plain(zoo.wakeword(), "tflite")),
+    ]
     return found
 
 
@@ -95,7 +106,7 @@ def _plain(it: object, attribute: str) -> Words:
     )
 
 
-def fill(row: Row) -> dict[tuple[str, str], str]:
+def fill(row: Row) -> Cells:
     """(format, precision) -> "yes", or why not, for one row; every "yes" was made, run and compared."""
     words = row.words()
     order = parse_order(Words(**{**vars(words), "target": (TARGET,), "calibration_samples": 32}))
@@ -112,7 +123,9 @@ def fill(row: Row) -> dict[tuple[str, str], str]:
 def _cell(prepared: Prepared, job: Job, format: str, precision: str) -> str:
     model = prepared.model
     try:
-        plan = make_plan(model.facts, prepared.routes, find_target(TARGET), Wishes(format, precision, data=True))
+        plan = make_plan(
+            model.facts, prepared.routes, find_target(TARGET), Wishes(format, precision, data=bool(job.order.data))
+        )
         candidate = plan.candidates[0]
         made, _ = float_artifact(job, candidate.steps, format)
         if made.precision != precision:
@@ -122,34 +135,53 @@ def _cell(prepared: Prepared, job: Job, format: str, precision: str) -> str:
                 return f"too far from float: cosine {worst:.2f}"
     except EdgeKitError as error:
         return _reason(error)
-    return "yes"
+    return YES
 
 
 def _reason(error: EdgeKitError) -> str:
-    words = error.what.removeprefix(f"nothing to build for {TARGET}: ")
-    return words.replace(str(Path.home()), "~")
+    """Why not, without what differs from one machine or run to the next."""
+    words = error.what.removeprefix(f"nothing to build for {TARGET}: ").partition("  [Caused by")[0]
+    words = re.sub(r": worst difference.*", "", words)
+    return re.sub(r"\d+ ?% of", "few of", re.sub(r" \(\d+\)", "", words))
 
 
-def lines(row: Row, cells: dict[tuple[str, str], str]) -> list[str]:
-    """The row of README's table, then a line for each reason."""
-    told = [" ".join(SHORT[p] if cells[format, p] == "yes" else "·" * 2 for p in PRECISIONS) for format in FORMATS]
-    found = [f"| {row.model} | {row.source} | {' | '.join(told)} |"]
-    reasons: dict[str, list[str]] = {}
+def line(row: Row, cells: Cells) -> str:
+    """The row of README's table."""
+    told = [" ".join(SHORT[p] if cells[format, p] == YES else "··" for p in PRECISIONS) for format in FORMATS]
+    return f"| {row.model} | {row.source} | {' | '.join(told)} |"
+
+
+def reasons(cells: Cells) -> dict[str, str]:
+    """Why not -> the cells that it holds for, such as "TFLite i8 w8"."""
+    found: dict[str, dict[str, list[str]]] = {}
     for (format, precision), words in cells.items():
-        if words != "yes":
-            reasons.setdefault(_without(words, format, precision), []).append(f"{TITLES[format]} {SHORT[precision]}")
-    return found + [f"- {row.model}, {row.source}: {', '.join(where)}: {words}" for words, where in reasons.items()]
+        if words != YES:
+            why = words.removeprefix(f"{TITLES[format]} {precision}: ")
+            found.setdefault(why, {}).setdefault(TITLES[format], []).append(SHORT[precision])
+    return {
+        why: ", ".join(f"{where} {' '.join(what)}" for where, what in places.items()) for why, places in found.items()
+    }
 
 
-def _without(words: str, format: str, precision: str) -> str:
-    return words.removeprefix(f"{TITLES[format]} {precision}: ")[:200]
+def text(filled: list[tuple[Row, Cells]]) -> str:
+    """The table, then each reason once for each model, with the sources that it holds for."""
+    head = [f"| model | source | {' | '.join(TITLES[f] for f in FORMATS)} |", "| --- | --- |" + " --- |" * len(FORMATS)]
+    grouped: dict[tuple[str, str, str], list[str]] = {}
+    for row, cells in filled:
+        for why, where in reasons(cells).items():
+            grouped.setdefault((row.model, where, why), []).append(row.source)
+    told = [f"- **{model}** ({'; '.join(sources)}) {where}: {why}" for (model, where, why), sources in grouped.items()]
+    return "\n".join([BEGIN, *head, *(line(row, cells) for row, cells in filled), "", "Why not:", "", *told, END])
 
 
-def text(filled: list[list[str]]) -> str:
-    """The table and the reasons."""
-    head = ["| model | source | ONNX | TFLite | OpenVINO |", "| --- | --- | --- | --- | --- |"]
-    reasons = [line for found in filled for line in found[1:]]
-    return "\n".join([BEGIN, *head, *(found[0] for found in filled), "", "Why not:", "", *reasons, END])
+def said(row: Row) -> tuple[list[str], dict[str, str]]:
+    """What README says of a row: its line of the table, and its reasons."""
+    lines = README.read_text(encoding="utf-8").splitlines()
+    told = {}
+    for found in filter(None, map(REASON.fullmatch, lines)):
+        if found["model"] == row.model and row.source in found["sources"].split("; "):
+            told[found["why"]] = found["where"]
+    return [found for found in lines if found.startswith(f"| {row.model} | {row.source} |")], told
 
 
 def main() -> None:
@@ -157,7 +189,7 @@ def main() -> None:
     filled = []
     for row in rows():
         click.echo(f"{row.model}, {row.source}", err=True)
-        filled.append(lines(row, fill(row)))
+        filled.append((row, fill(row)))
     table = text(filled)
     if "--write" not in sys.argv:
         click.echo(table)

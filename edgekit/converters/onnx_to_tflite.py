@@ -13,6 +13,7 @@ import onnxruntime as ort
 from edgekit_runtime.errors import Unsupported
 
 from edgekit.converters.matching import difference, example_feeds, match
+from edgekit.converters.onnx_dense import dense
 from edgekit.converters.onnx_unroll import GATES, unroll
 from edgekit.isolated import call, environment
 from edgekit.model import Artifact, Model, Tell
@@ -35,7 +36,7 @@ def convert(model: Model, folder: Path, tell: Tell) -> Artifact:
     _refuse_free_sizes(model)
     with tempfile.TemporaryDirectory(prefix="edgekit-onnx2tf-") as scratch:
         source = Path(scratch) / "model.onnx"
-        graph = unroll(_folded(_fixed(model), source))
+        graph = dense(unroll(_folded(_fixed(model), source)))
         source.write_bytes(onnx.shape_inference.infer_shapes(graph, data_prop=True).SerializeToString())
         artifact = _matched(model, _onnx2tf(source, model, tell))
         _refuse_memory(model, artifact)

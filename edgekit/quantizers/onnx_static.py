@@ -2,6 +2,7 @@
 
 Refuses a model that ONNX Runtime cannot prepare or calibrate, with the one line that says why."""
 
+from contextlib import chdir
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,7 +14,7 @@ from edgekit_runtime.tensors import Feeds
 from edgekit.model import Tell
 from edgekit.quantizers.feeding import Calibration
 from edgekit.quantizers.onnx_fusible import float_outputs, integer_hard_sigmoid, pooling_for_means
-from edgekit.quantizers.onnx_graph import LARGE, load, save
+from edgekit.quantizers.onnx_graph import LARGE, all_nodes, load, save
 from edgekit.quiet import last_line, quiet
 
 OLDEST, MODERN = 13, 17
@@ -35,15 +36,19 @@ class _Reader:
 
 
 def prepared(path: Path) -> onnx.ModelProto:
-    """The model with shapes inferred and constants folded, as far as ONNX Runtime manages for it."""
+    """The model with shapes inferred and constants folded, as far as ONNX Runtime manages for it.
+
+    It runs in a scratch folder: where ONNX Runtime fails, it leaves the model in the working folder.
+    """
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    path = path.resolve()
     with TemporaryDirectory(prefix="edgekit-") as scratch:
         out = Path(scratch) / "prepared.onnx"
         large = path.stat().st_size + sum(beside.stat().st_size for beside in path.parent.glob("*.data")) > LARGE
         for skip in ({}, {"skip_symbolic_shape": True}, {"skip_symbolic_shape": True, "skip_optimization": True}):
             try:
-                with quiet():
+                with quiet(), chdir(scratch):
                     quant_pre_process(str(path), str(out), save_as_external_data=large, **skip)
                 return load(out)
             except Exception:
@@ -66,6 +71,20 @@ def _modern(model: onnx.ModelProto) -> onnx.ModelProto:
         ) from error
 
 
+def _name_apart(graph: onnx.GraphProto) -> None:
+    """End every constant's name so that no other follows from it: ONNX Runtime appends a number to the name of a
+    bias that it copies, and does not look whether a tensor has that name already (basic-pitch has one)."""
+    kept = {value.name for value in (*graph.input, *graph.output)}
+    names = {t.name: f"{t.name}__{i}_" for i, t in enumerate(graph.initializer) if t.name not in kept}
+    for tensor in graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    for node in all_nodes(graph):
+        for place, name in enumerate(node.input):
+            node.input[place] = names.get(name, name)
+    for value in graph.value_info:
+        value.name = names.get(value.name, value.name)
+
+
 def quantized_static(
     source: onnx.ModelProto, samples: Calibration, reduce_range: bool, tell: Tell
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
@@ -73,6 +92,7 @@ def quantized_static(
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     source = _modern(source)
+    _name_apart(source.graph)
     pooling_for_means(source.graph)
     with TemporaryDirectory(prefix="edgekit-") as scratch:
         before, result = Path(scratch) / "prepared.onnx", Path(scratch) / "int8.onnx"

@@ -13,6 +13,7 @@ from typing import Any
 import edgekit_runtime
 
 from edgekit.cache import versions
+from edgekit.evidence import SHARES
 from edgekit.job import Job
 from edgekit.plan import Plan
 from edgekit.scoring import Tried, machine
@@ -96,7 +97,7 @@ def quality_words(quality: Mapping[str, Any] | None) -> str:
     """Such as `top1 90.95 % (source 91.02 %)`."""
     if quality is None:
         return "not measured"
-    share = quality["metric"] in ("top1", "top5", "agreement")
+    share = quality["metric"] in SHARES
     value, before = (f"{x * 100:.2f} %" if share else f"{x:.4g}" for x in (quality["value"], quality["reference"]))
     return f"{quality['metric']} {value}" + ("" if before in ("100.00 %", "1") else f" (source {before})")
 
@@ -147,7 +148,7 @@ def page(facts: Facts) -> str:
 def _row(one: Mapping[str, Any]) -> str:
     cells = [
         f"{'★ ' if one['chosen'] and one['verdict'] in ('passed', 'unbudgeted') else ''}{one['title']}",
-        megabytes(one["bytes"]) if one["bytes"] else "-",
+        f"{megabytes(one['bytes'])} (float {megabytes(one['float_bytes'])})" if one["bytes"] else "-",
         quality_words(one["quality"]),
         samples_words(one["quality"]),
         agreement_words(one),

@@ -154,3 +154,24 @@ def test_a_constant_that_half_precision_cannot_hold_is_refused(tmp_path: Path) -
     source = net.save(net.dense(large, 8, 2), ["batch", 2], tmp_path / "a.onnx")
     with pytest.raises(Unsupported, match="float16's range"):
         small.quantized(source, "float16", tmp_path / "q")
+
+
+def test_a_model_whose_shapes_cannot_be_inferred_leaves_nothing_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgekit.quantizers.onnx_static import prepared
+
+    unknown = onnx.helper.make_node("Reshape", ["x", "shape"], ["y"])
+    graph = onnx.helper.make_graph(
+        [unknown, onnx.helper.make_node("Concat", ["y", "x"], ["z"], axis=1)],
+        "g",
+        [
+            onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, None),
+            onnx.helper.make_tensor_value_info("shape", onnx.TensorProto.INT64, None),
+        ],
+        [onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, None)],
+    )
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), tmp_path / "m.onnx")
+    monkeypatch.chdir(tmp_path)
+    prepared(Path("m.onnx"))
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]

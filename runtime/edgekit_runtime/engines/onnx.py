@@ -32,7 +32,7 @@ def open_model(path: Path, options: EngineOptions) -> Runner:
         try:
             return dict(zip(names, session.run(names, feeds), strict=True))
         except Exception as error:  # ONNX Runtime's errors share no base class below Exception
-            raise Unsupported(f"{path.name} does not run in ONNX Runtime: {_first_line(error)}") from error
+            raise Unsupported(f"{path.name} does not run in ONNX Runtime: {_first_line(error, path)}") from error
 
     return run
 
@@ -55,12 +55,12 @@ def _session(path: Path, options: EngineOptions) -> Any:
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
-    settings.log_severity_level = 3
+    settings.log_severity_level = 4  # what goes wrong is raised, and told once
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(str(path), settings, providers=[provider], disabled_optimizers=CRASHING)
     except Exception as error:  # ONNX Runtime's errors share no base class below Exception
-        raise Unsupported(f"{path.name} does not load in ONNX Runtime: {_first_line(error)}") from error
+        raise Unsupported(f"{path.name} does not load in ONNX Runtime: {_first_line(error, path)}") from error
 
 
 def _spec(value: Any) -> TensorSpec:
@@ -68,5 +68,6 @@ def _spec(value: Any) -> TensorSpec:
     return TensorSpec(value.name, dtype, tuple(n if isinstance(n, int) else None for n in value.shape or ()))
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+def _first_line(error: Exception, path: Path) -> str:
+    lines = str(error).replace(str(path), path.name).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
