@@ -34,7 +34,7 @@ NOWHERE = _Nowhere()
 @contextmanager
 def quiet() -> Iterator[None]:
     """Drop what is printed, logged and warned meanwhile, by Python and by C++; errors still rise."""
-    disabled = logging.root.manager.disable
+    disabled, level = logging.root.manager.disable, logging.root.level
     nowhere = os.open(os.devnull, os.O_WRONLY)
     kept = [(descriptor, os.dup(descriptor)) for descriptor in (1, 2)]
     logging.disable(logging.CRITICAL)
@@ -50,6 +50,7 @@ def quiet() -> Iterator[None]:
             os.close(copy)
         os.close(nowhere)
         logging.disable(disabled)
+        logging.root.setLevel(level)
 
 
 def last_line(error: BaseException) -> str:
