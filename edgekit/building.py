@@ -15,9 +15,10 @@ from edgekit import sources
 from edgekit.bundle import copy_files, refuse_to_replace, whole_folder
 from edgekit.cache import Cache
 from edgekit.converters import ROUTES, route
-from edgekit.data import raw_fingerprint, shapes_in
+from edgekit.data import raw_fingerprint
+from edgekit.declared import completed
 from edgekit.job import Job, Order, open_job
-from edgekit.model import Model, Shape, Tell
+from edgekit.model import Model, Tell
 from edgekit.packing import pack
 from edgekit.plan import FORMATS, Plan, Wishes, make_plan
 from edgekit.report import as_json, page
@@ -62,7 +63,7 @@ def prepare(order: Order, tell: Tell) -> Prepared:
         EdgeKitError: the order cannot be carried out as it stands.
     """
     targets = [find_target(name) for name in order.targets]
-    order = replace(order, origin=replace(order.origin, shapes=order.origin.shapes or _shapes(order)))
+    order = completed(order)
     tell(f"reading {order.origin.model}")
     fingerprint, model = sources.fingerprint(order.origin), sources.read(order.origin)
     name = order.name or _plain_word(model.name)
@@ -182,14 +183,6 @@ def _plain_word(name: str) -> str:
     """A model's name as a word that can be a folder and a part of a URL."""
     word = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name).strip("._-")
     return word[:60] or "model"
-
-
-def _shapes(order: Order) -> tuple[Shape, ...]:
-    """Input shapes that the data tell where the model does not know its own: the batch stays free."""
-    where = order.data or order.calibration
-    if sources.kind(order.origin) not in sources.SHAPELESS or where is None or not where.endswith(".npz"):
-        return ()
-    return tuple(Shape(name, ("batch", *shape), dtype) for name, (shape, dtype) in shapes_in(where).items())
 
 
 def _basis(order: Order) -> dict[str, Any] | None:

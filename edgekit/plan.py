@@ -70,7 +70,10 @@ def make_plan(facts: Facts, routes: Mapping[str, tuple[str, ...]], target: Targe
     known("precision", wishes.precision, PRECISIONS)
     precision = wishes.precision or _preferred(facts, target, wishes)
     formats = (wishes.format,) if wishes.format else target.engines
-    candidates, left_out = [], []
+    candidates: list[Candidate] = []
+    left_out: list[str] = []
+    if wishes.precision is None and precision != target.precisions[0] == "int8" and not wishes.data:
+        left_out.append("int8, which comes first there: it needs data to calibrate on (--data)")
     for place, format in enumerate(formats):
         reason = _ruled_out(facts, routes, target, format, precision, wishes)
         if reason:

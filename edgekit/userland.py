@@ -21,7 +21,7 @@ def load_function(where: str) -> Callable[..., Any]:
         EdgeKitError: no such module, file or function, or the module raised while it was imported.
     """
     module_name, _, function_name = where.rpartition(":")
-    module = _import_file(Path(module_name)) if module_name.endswith(".py") else _import_module(module_name)
+    module = _module(module_name)
     function = getattr(module, function_name, None)
     if not callable(function):
         known = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
@@ -32,6 +32,11 @@ def load_function(where: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
+def load_constant(where: str, name: str) -> Any:
+    """What the module of `module:function` has by that name; None where it has none. Raises as `load_function`."""
+    return getattr(_module(where.rpartition(":")[0]), name, None)
+
+
 def raised(error: BaseException) -> str:
     """`ValueError: text (file.py:12)`: an error of the user's code in one line, with the last line of theirs."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -39,6 +44,10 @@ def raised(error: BaseException) -> str:
     place = f" ({Path(last.filename).name}:{last.lineno})" if last else ""
     words = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}: {words}{place}"
+
+
+def _module(name: str) -> ModuleType:
+    return _import_file(Path(name)) if name.endswith(".py") else _import_module(name)
 
 
 def _import_file(path: Path) -> ModuleType:

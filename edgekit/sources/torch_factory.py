@@ -23,6 +23,10 @@ from edgekit.userland import load_function, raised
 FRAMEWORKS = {"torch", "numpy", "edgekit", "edgekit_runtime"}
 """Known by their versions, which whoever asks for a fingerprint knows by itself."""
 
+GENERIC = {"model", "net", "network", "factory", "make", "create", "build", "load", "main", "get_model", "make_model"}
+GENERIC |= {"build_model", "create_model", "load_model"}
+"""Names of functions and files that say nothing of what they make."""
+
 
 def fingerprint(origin: Origin) -> str:
     """Of the weights as the module holds them, and of the user's source files that it is made of."""
@@ -49,9 +53,8 @@ def read(origin: Origin) -> Model:
     with quiet():
         outputs, example = learn(flat, shapes)
     inputs, axes = specs(shapes)
-    where, _, factory = origin.model.rpartition(":")
     return Model(
-        name=factory if not where.endswith(".py") else Path(where).stem,
+        name=_name(origin.model),
         kind="torch",
         forms={"torch": TorchForm(flat, example)},
         inputs=inputs,
@@ -60,6 +63,14 @@ def read(origin: Origin) -> Model:
         run=runner(flat, inputs),
         facts=facts(module),
     )
+
+
+def _name(where: str) -> str:
+    """The first word that says more than that it is a model: the function, its file or module, the folder."""
+    place, _, function = where.rpartition(":")
+    path = Path(place).resolve() if place.endswith(".py") else Path(place.replace(".", "/"))
+    words = (function, path.stem, path.parent.name)
+    return next((word for word in words if word and word.lower() not in GENERIC), function)
 
 
 def _load(origin: Origin) -> tuple[torch.nn.Module, list[Path]]:

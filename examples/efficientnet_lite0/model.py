@@ -4,6 +4,7 @@ Fetches the architecture's package once and imports it from the cache. Refuses t
 
 import importlib.util
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +13,8 @@ import torch
 PACKAGE = "efficientnet_lite_pytorch"
 REQUIREMENT = "efficientnet-lite-pytorch==0.1.0"
 SHA256 = "ce0fe869b0e829aceafc32f84275a40c0e3418d19216401b03f695f5f20cbc41"
+PREPROCESS = tomllib.loads(Path(__file__).with_name("preprocess.toml").read_text(encoding="utf-8"))
+"""What EdgeKit takes where no --preprocess is given."""
 
 
 def model() -> torch.nn.Module:
