@@ -13,7 +13,7 @@ test: check  ## Everything
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 quick: $(READY)  ## The unit tests, under a minute
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 check: $(READY)  ## Style, types, floors
 	$(BIN)/ruff check .

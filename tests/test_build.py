@@ -129,6 +129,7 @@ def test_the_same_order_is_a_copy_the_second_time(shelf: Path, desk: Path) -> No
     assert open_bundle(desk / "elsewhere").manifest == open_bundle(desk / f"again-{TARGET}.edgekit").manifest
 
 
+@pytest.mark.slow
 def test_a_changed_model_is_built_anew(shelf: Path, desk: Path) -> None:
     order = ("--target", TARGET, "--format", "onnx", "--json", "--cache", shelf / "cache")
     shutil.copy(shelf / "digits.onnx", desk / "m.onnx")
@@ -139,6 +140,7 @@ def test_a_changed_model_is_built_anew(shelf: Path, desk: Path) -> None:
     assert first["source"]["sha256"] != second["source"]["sha256"]
 
 
+@pytest.mark.slow
 def test_integer_io_stays_integer_only_if_asked(shelf: Path, desk: Path) -> None:
     order = ("--data", shelf / "digits.npz", "--format", "tflite")
     build(shelf, *order, "--out", "floats")
@@ -204,6 +206,7 @@ def test_python_refuses_a_word_it_does_not_know(shelf: Path) -> None:
         api.build(str(shelf / "digits.onnx"), target=TARGET, precison="int8")
 
 
+@pytest.mark.slow
 def test_run_inspect_bench_and_compare_take_the_bundle(
     shelf: Path, desk: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -76,10 +76,10 @@ def _check_source(model: onnx.ModelProto, artifact: Artifact) -> None:
     if found := sorted({node.op_type for node in all_nodes(model.graph)} & INTEGER_OPS):
         raise Unsupported(
             f"{artifact.path.name} is already quantized (it holds {', '.join(found[:3])})",
-            hint="use --precision float32, or start from the float model",
+            hint=f"use --precision {artifact.precision}, or start from the float model",
         )
     if is_float16(model):
         raise Unsupported(
             f"{artifact.path.name} is already in float16",
-            hint="use --precision float32, or start from the float32 model",
+            hint=f"use --precision {artifact.precision}, or start from the float32 model",
         )

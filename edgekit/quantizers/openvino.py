@@ -142,10 +142,11 @@ def _check_source(model: Any, artifact: Artifact) -> None:
     held = storage(model)
     if held.integers or any(op.get_type_name() == "FakeQuantize" for op in model.get_ops()):
         raise Unsupported(
-            f"{artifact.path.name} is already quantized", hint="use --precision float32, or start from the float model"
+            f"{artifact.path.name} is already quantized",
+            hint=f"use --precision {artifact.precision}, or start from the float model",
         )
     if held.half:
         raise Unsupported(
             f"{artifact.path.name} is in float16 already",
-            hint="use --precision float32, or start from a float32 model",
+            hint=f"use --precision {artifact.precision}, or start from a float32 model",
         )

@@ -120,10 +120,11 @@ def _specs(path: Path) -> tuple[Sequence[TensorSpec], Sequence[TensorSpec]]:
 def _check_source(graph: Graph, artifact: Artifact) -> None:
     if graph.is_quantized():
         raise Unsupported(
-            f"{artifact.path.name} is already quantized", hint="use --precision float32, or start from the float model"
+            f"{artifact.path.name} is already quantized",
+            hint=f"use --precision {artifact.precision}, or start from the float model",
         )
     if graph.is_half():
         raise Unsupported(
             f"{artifact.path.name} is in float16 already",
-            hint="use --precision float32, or start from a float32 model",
+            hint=f"use --precision {artifact.precision}, or start from a float32 model",
         )

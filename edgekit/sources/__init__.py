@@ -26,6 +26,13 @@ SOURCES = {
 }
 """What a model is known by -> the module that reads it."""
 
+HALVES = {
+    ".safetensors": "give the code too: edgekit build package.module:factory --weights {path}",
+    ".py": "say which function makes the model: {path}:FUNCTION",
+    ".pb": "give the SavedModel's folder, the one that holds saved_model.pb and variables/",
+}
+"""Suffixes of what is a part of a model -> what to give instead."""
+
 SHAPELESS = ("module:factory", ".pt", ".pth", ".ts", ".jit")
 """The kinds that may not know the shapes of their inputs: --shape or the data gives them."""
 
@@ -57,7 +64,7 @@ def kind(origin: Origin) -> str:
     if known not in SOURCES:
         raise EdgeKitError(
             f"{path}: {known or 'a file without a suffix'} is not a model that EdgeKit reads",
-            hint=f"give one of {', '.join(SOURCES)}",
+            hint=HALVES.get(known, f"give one of {', '.join(SOURCES)}").format(path=path),
         )
     return known
 

@@ -3,6 +3,7 @@
 Refuses what would run the file's own code (Lambda layers, pickled modules), custom objects, weights without a model."""
 
 import json
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -119,7 +120,9 @@ def _load(path: Path) -> Any:
     except Exception as error:  # Keras raises what the damaged part of a file happens to cause
         text = str(error)
         if "Could not locate" in text or "Unknown layer" in text or "custom" in text:
-            raise Unsupported(f"{path} needs a class that Keras does not have: {gist(error)}", hint=SAFE_WAY) from error
+            named = re.search(r"(?:Could not locate (?:class|function)|Unknown layer:?) '(\w+)'", text)
+            what = named[1] if named else gist(error)
+            raise Unsupported(f"{path} needs a class that Keras does not have: {what}", hint=SAFE_WAY) from error
         raise EdgeKitError(f"{path} does not load in Keras: {gist(error)}", hint="save or copy it again") from error
 
 

@@ -54,6 +54,8 @@ def _load(path: Path) -> torch.export.ExportedProgram:
     content = look(path)
     if content in (Content.WEIGHTS, Content.CODE):
         raise pickled(path)
+    if content == Content.TORCHSCRIPT:
+        raise EdgeKitError(f"{path} holds TorchScript, not an exported program", hint=f"rename it to {path.stem}.pt")
     if content != Content.EXPORTED:
         raise EdgeKitError(f"{path} holds {content.value}, not an exported program", hint="export or copy it again")
     with quiet():

@@ -101,11 +101,13 @@ def test_float16_keeps_float32_inputs_and_outputs(net: small.MakeNet, tmp_path: 
 def test_what_is_quantized_already_is_not_quantized_again(tmp_path: Path) -> None:
     source = small.conv_net(tmp_path / "a.onnx")
     made = small.quantized(source, "int8", tmp_path / "q")
-    with pytest.raises(Unsupported, match="already quantized"):
+    with pytest.raises(Unsupported, match="already quantized") as refused:
         small.quantized(made, "int8-weights", tmp_path / "again")
+    assert "--precision int8," in refused.value.hint
     half = small.quantized(source, "float16", tmp_path / "half")
-    with pytest.raises(Unsupported, match="float16"):
+    with pytest.raises(Unsupported, match="float16") as refused:
         small.quantized(half, "int8", tmp_path / "third")
+    assert "--precision float16," in refused.value.hint
 
 
 def test_int8_without_data_says_what_to_give(tmp_path: Path) -> None:

@@ -75,15 +75,17 @@ def test_float16_halves_the_weights_and_keeps_float32_outside(tmp_path: Path) ->
 
 def test_what_is_in_float16_already_is_not_quantized(tmp_path: Path) -> None:
     half = small.quantized(converted(small.dense_net, tmp_path), "float16", tmp_path / "half")
-    with pytest.raises(Unsupported, match="float16 already"):
+    with pytest.raises(Unsupported, match="float16 already") as refused:
         small.quantized(half, "int8", tmp_path / "q")
+    assert "--precision float16," in refused.value.hint
 
 
 @pytest.mark.slow
 def test_what_is_quantized_already_is_not_quantized_again(tmp_path: Path) -> None:
     made = small.quantized(converted(small.dense_net, tmp_path), "int8-weights", tmp_path / "w")
-    with pytest.raises(Unsupported, match="already quantized"):
+    with pytest.raises(Unsupported, match="already quantized") as refused:
         small.quantized(made, "int8", tmp_path / "q")
+    assert "--precision int8-weights," in refused.value.hint
 
 
 def test_int8_without_data_says_what_to_give(tmp_path: Path) -> None:

@@ -137,14 +137,16 @@ def test_float16_halves_the_file(nets: Nets, tmp_path: Path) -> None:
     made = small.quantized(source, "float16", tmp_path / "q")
     assert small.likeness(source, made) > 0.999
     assert made.size() < 0.6 * source.path.stat().st_size
-    with pytest.raises(Unsupported, match="float16 already"):
+    with pytest.raises(Unsupported, match="float16 already") as refused:
         small.quantized(made, "int8", tmp_path / "again")
+    assert "--precision float16," in refused.value.hint
 
 
 def test_what_is_quantized_already_is_not_quantized_again(nets: Nets, tmp_path: Path) -> None:
     made = small.quantized(nets("dense"), "int8", tmp_path / "q")
-    with pytest.raises(Unsupported, match="already quantized"):
+    with pytest.raises(Unsupported, match="already quantized") as refused:
         small.quantized(made, "int8-weights", tmp_path / "again")
+    assert "--precision int8," in refused.value.hint
 
 
 def test_a_file_without_a_signature_is_quantized_all_the_same(nets: Nets, tmp_path: Path) -> None:

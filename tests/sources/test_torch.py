@@ -238,6 +238,21 @@ def test_weights_alone_are_told_to_bring_their_code(tmp_path: Path, new: bool) -
     assert "--weights" in caught.value.hint
 
 
+def test_torchscript_named_as_an_exported_program_is_told_to_be_renamed(tmp_path: Path) -> None:
+    torch.jit.script(net("small")).save(tmp_path / "m.pt2")
+    with pytest.raises(EdgeKitError, match="holds TorchScript") as caught:
+        read(tmp_path / "m.pt2")
+    assert caught.value.hint == "rename it to m.pt"
+
+
+@pytest.mark.parametrize(("file", "says"), [("w.safetensors", "--weights"), ("net.py", "net.py:"), ("m.pb", "folder")])
+def test_half_of_a_model_says_what_the_other_half_is(tmp_path: Path, file: str, says: str) -> None:
+    (tmp_path / file).write_bytes(b"half")
+    with pytest.raises(EdgeKitError, match="is not a model") as caught:
+        read(tmp_path / file)
+    assert says in caught.value.hint
+
+
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".pt2", ".ts"])
 @pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
 def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, program: bytes, suffix: str, part: float) -> None:
