@@ -220,7 +220,7 @@ def _scores(metric: str, outputs: Outputs, reference: Outputs, labels: Array | N
         pairs = zip(outputs, wanted, strict=True)
         if metric == "cosine":
             return np.array([_cosine(np.ravel(a).astype(np.float64), np.ravel(b).astype(np.float64)) for a, b in pairs])
-        return np.array([np.abs(_squeezed(a) - _squeezed(b)).mean() for a, b in pairs])
+        return np.array([_distance(_squeezed(a), _squeezed(b)) for a, b in pairs])
     scores = np.stack(outputs)
     if metric == "agreement":
         return np.asarray(scores.argmax(1) == np.stack(reference).argmax(1), np.float64)
@@ -229,6 +229,15 @@ def _scores(metric: str, outputs: Outputs, reference: Outputs, labels: Array | N
         return np.asarray(scores.argmax(1) == labels, np.float64)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
     return np.asarray((best == labels[:, None]).any(1), np.float64)
+
+
+def _distance(output: Array, label: Array) -> float:
+    if output.shape != label.shape:
+        raise EdgeKitError(
+            f"an output of shape {list(output.shape)} cannot be compared with a label of shape {list(label.shape)}",
+            hint="say --metric cosine or agreement, --output NAME, or --metric module:function of your own",
+        )
+    return float(np.abs(output - label).mean())
 
 
 def _squeezed(value: Any) -> Array:

@@ -58,7 +58,8 @@ def open_job(order: Order, model: Model, fingerprint: str, cache: Cache, tell: T
     """Open the order's data, check it against the model, split it where calibration was not given apart."""
     primary = _primary(order, model)
     classes = primary.shape[-1] if len(primary.shape) == 2 and (primary.shape[-1] or 0) > 1 else None
-    wanted = Wanted(model.inputs, classes, order.labels, preprocessing(order.preprocess, model))
+    judged = classes if order.metric in (None, "top1", "top5") else None
+    wanted = Wanted(model.inputs, judged, order.labels, preprocessing(order.preprocess, model))
     if classes and order.labels and len(order.labels) != classes:
         raise EdgeKitError(f"{len(order.labels)} labels for {classes} classes", hint="give one line for each class")
     if order.data:
@@ -116,7 +117,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 def _primary(order: Order, model: Model) -> TensorSpec:
     if order.output is None:
-        return model.outputs[0]
+        return next((spec for spec in model.outputs if spec.dtype.startswith("float")), model.outputs[0])
     for spec in model.outputs:
         if spec.name == order.output:
             return spec

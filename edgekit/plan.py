@@ -102,8 +102,8 @@ def bytes_at(facts: Facts, precision: str) -> int:
 
 def _preferred(facts: Facts, target: Target, wishes: Wishes) -> str:
     """The target's best precision that can be had: int8 needs data, and a quantized source stays what it is."""
-    if facts.precision == "int8":
-        return "int8"
+    if facts.precision != "float32":
+        return facts.precision
     return next((p for p in target.precisions if p != "int8" or wishes.data), "float32")
 
 
@@ -117,8 +117,8 @@ def _ruled_out(
         return "this model has no way there"
     if precision == "int8" and facts.precision == "float32" and not wishes.data:
         return "int8 needs data to calibrate on (--data or --calibration)"
-    if facts.precision == "int8" and precision != "int8":
-        return f"the model is int8 already; what was lost does not come back at {precision}"
+    if facts.precision not in ("float32", precision):
+        return f"the model is {facts.precision} already; what was lost does not come back at {precision}"
     if target.static_shapes and not wishes.static:
         return f"{target.title} runs nothing with a free size; fix every size with --shape"
     return _too_big(facts, target, precision)

@@ -67,7 +67,7 @@ def progress(quiet: bool) -> Iterator[Callable[[str], None]]:
 def console() -> Console:
     """Standard output; wide enough for a table where it is no terminal."""
     out = Console(highlight=False)
-    return out if out.is_terminal else Console(highlight=False, width=140)
+    return out if out.is_terminal else Console(highlight=False, width=170)
 
 
 def show_outcomes(outcomes: Sequence[Outcome]) -> None:

@@ -119,3 +119,9 @@ def test_a_metric_of_the_users_own_is_paired_too(tmp_path) -> None:
     quality = measure(f"{tmp_path / 'own.py'}:score", one_hot(labels), one_hot(worse), labels)
     assert quality.drop == pytest.approx(0.1)
     assert 0.05 < quality.low < 0.1 < quality.high < 0.15
+
+
+def test_an_image_of_scores_is_not_compared_with_an_image_of_classes() -> None:
+    scores, classes = [np.zeros((4, 8, 8), np.float32)] * 3, np.zeros((3, 8, 8), np.int64)
+    with pytest.raises(EdgeKitError, match="cannot be compared"):
+        measure("mae", scores, scores, classes)

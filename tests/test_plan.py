@@ -78,3 +78,11 @@ def test_a_cpu_whose_multiply_add_saturates_gets_seven_bit_weights() -> None:
 def test_a_target_that_wants_fixed_sizes_refuses_free_ones() -> None:
     with pytest.raises(EdgeKitError, match="free size"):
         plan("intel-npu", static=False)
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8-weights"])
+def test_a_source_that_is_small_already_stays_as_it_is(precision: str) -> None:
+    small = Facts({"Conv": 3}, 50_000, 100_000, precision)
+    assert plan("rpi5", facts=small).candidates[0].precision == precision
+    with pytest.raises(EdgeKitError, match=f"{precision} already"):
+        plan("rpi5", facts=small, precision="int8")

@@ -7,8 +7,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.inputs import read_inputs
 from edgekit_runtime.manifest import to_json
+from edgekit_runtime.muted import muted
 from edgekit_runtime.selftest import selftest
 
 MB = 2**20
@@ -48,7 +48,7 @@ def run(given: argparse.Namespace) -> int:
     bundle = open_bundle(given.bundle)
     specs = [port.spec for port in bundle.manifest.inputs]
     feeds = read_inputs(given.input, specs, bundle.preprocess())
-    with _quiet():
+    with muted():
         answer = bundle.open_model()(feeds)
     rows = top(answer, bundle.labels(), given.top)
     if given.json:
@@ -61,7 +61,7 @@ def serve(given: argparse.Namespace) -> int:
     from edgekit_runtime.http import Limits, serve
     from edgekit_runtime.service import open_service
 
-    with _quiet():
+    with muted():
         service = open_service(given.bundle)
     limits = Limits(body=int(given.max_body * MB))
     serve(service, given.host, given.port, limits, lambda at: _tell_served(service.names(), at))
@@ -77,7 +77,7 @@ def inspect(given: argparse.Namespace) -> int:
 def check(given: argparse.Namespace) -> int:
     """Replay the recorded inputs of a bundle."""
     bundle = open_bundle(given.bundle)
-    with _quiet():
+    with muted():
         result = selftest(bundle)
     if given.json:
         worst = result.worst if result.worst != float("inf") else None
@@ -129,20 +129,6 @@ def _verb(verbs: Any, name: str, verb: Callable[[argparse.Namespace], int]) -> a
     made: argparse.ArgumentParser = verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__)
     made.set_defaults(verb=verb)
     return made
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Engines write greetings to the process's own stderr, below Python; nothing that they say is an error of ours."""
-    sys.stderr.flush()
-    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(null)
 
 
 def _whole(text: str) -> int:

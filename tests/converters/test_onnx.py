@@ -138,3 +138,19 @@ def test_what_openvino_lacks_is_said_in_one_line(tmp_path: Path) -> None:
         converters.convert("edgekit.converters.onnx_to_openvino", model, tmp_path, lambda words: None)
     assert "\n" not in caught.value.what
     assert caught.value.hint
+
+
+def test_weights_that_an_old_file_lists_among_its_inputs_become_constants(tmp_path: Path) -> None:
+    ins = [helper.make_tensor_value_info("x", FLOAT, ["n", 3])]
+    ins += [helper.make_tensor_value_info(name, FLOAT, [3]) for name in ("w", "unused")]
+    outs = [helper.make_tensor_value_info("y", FLOAT, ["n", 3])]
+    held = [onnx.numpy_helper.from_array(np.arange(3, dtype=np.float32), name) for name in ("w", "unused")]
+    graph = helper.make_graph([helper.make_node("Mul", ["x", "w"], ["y"])], "g", ins, outs, held)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 9)], ir_version=3)
+    onnx.save(made, tmp_path / "old.onnx")
+    (tmp_path / "made").mkdir()
+    model = sources.read(Origin(str(tmp_path / "old.onnx")))
+    artifact = converters.convert("edgekit.converters.onnx_to_onnx", model, tmp_path / "made", lambda words: None)
+    assert [value.name for value in onnx.load(artifact.path).graph.input] == ["x"]
+    feeds = {"x": np.ones((2, 3), np.float32)}
+    assert np.array_equal(artifact.open_model()(feeds)["y"], model.run(feeds)["y"])

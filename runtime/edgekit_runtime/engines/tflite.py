@@ -9,6 +9,7 @@ import numpy as np
 
 from edgekit_runtime.engines import EngineOptions, Specs
 from edgekit_runtime.errors import Unsupported
+from edgekit_runtime.muted import muted
 from edgekit_runtime.tensors import Feeds, Runner, TensorSpec
 
 try:
@@ -66,8 +67,9 @@ def read_specs(path: Path) -> Specs:
 
 def _interpreter(path: Path, threads: int) -> Any:
     try:
-        interpreter = Interpreter(model_path=str(path), num_threads=threads)
-        interpreter.allocate_tensors()
+        with muted():
+            interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise Unsupported(f"{path.name} does not load in LiteRT: {' '.join(str(error).split())[:300]}") from error
     return interpreter
