@@ -15,8 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgekit.building import Outcome, Prepared
-from edgekit.plan import TITLES, Candidate, Plan, bytes_at
-from edgekit.report import agreement_words, latency_words, megabytes, quality_words, samples_words
+from edgekit.plan import Candidate, Plan, bytes_at
+from edgekit.report import agreement_words, latency_words, megabytes, quality_words
 from edgekit.scoring import machine
 
 COLOURS = {"passed": "green", "unbudgeted": "yellow", "inconclusive": "yellow", "missed": "red", "refused": "red"}
@@ -67,39 +67,17 @@ def progress(quiet: bool) -> Iterator[Callable[[str], None]]:
 def console() -> Console:
     """Standard output; wide enough for a table where it is no terminal."""
     out = Console(highlight=False)
-    return out if out.is_terminal else Console(highlight=False, width=170)
+    return out if out.is_terminal else Console(highlight=False, width=100)
 
 
 def show_outcomes(outcomes: Sequence[Outcome]) -> None:
-    """A table of all targets, then where each bundle or report lies."""
+    """A table that fits 80 columns, then the rest of each target in words, and where its bundle or report lies."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (
-        "target",
-        "format",
-        "precision",
-        "size",
-        "quality",
-        "n",
-        "agreement",
-        "latency",
-        "peak memory",
-        "verdict",
-    ):
-        table.add_column(name, overflow="fold")
+    for name in ("target", "artifact", "size", "quality", "latency (speed)", "memory", "verdict"):
+        table.add_column(name, no_wrap=True)
     for outcome in outcomes:
         for one in outcome.facts["candidates"]:
-            table.add_row(
-                outcome.target,
-                TITLES[one["format"]],
-                one["precision"],
-                megabytes(one["bytes"]) if one["bytes"] else "-",
-                quality_words(one["quality"]) if one["bytes"] else "-",
-                samples_words(one["quality"]),
-                agreement_words(one),
-                latency_words(one) if one["bytes"] else "-",
-                f"{one['peak_mb']:.0f} MB" if one["peak_mb"] else "-",
-                f"[{COLOURS[one['verdict']]}]{one['verdict']}[/]",
-            )
+            table.add_row(outcome.target, *_cells(one))
     out = console()
     out.print(table)
     for outcome in outcomes:
@@ -112,9 +90,22 @@ def show_outcomes(outcomes: Sequence[Outcome]) -> None:
         out.print(f"  report  {escape(str(outcome.report))}", soft_wrap=True)
 
 
+def _cells(one: Mapping[str, Any]) -> list[str]:
+    """A candidate's row: what was not measured, or not made, is a dash."""
+    verdict = f"[{COLOURS[one['verdict']]}]{one['verdict']}[/]"
+    if not one["bytes"]:
+        return [one["title"], "-", "-", "-", "-", verdict]
+    peak = f"{one['peak_mb']:.0f} MB" if one["peak_mb"] else "-"
+    return [one["title"], megabytes(one["bytes"]), quality_words(one["quality"]), latency_words(one), peak, verdict]
+
+
 def _notes(facts: Mapping[str, Any]) -> list[str]:
     found = []
     for one in facts["candidates"]:
+        if one["chosen"] and one["agreement"] is not None:
+            found.append(
+                f"the best class is the source's on {agreement_words(one)} of {one['agreement']['n']:,} samples"
+            )
         found += [f"{one['title']}: {note}" for note in one["notes"]] if one["chosen"] else []
         if one["chosen"] and one["timed"].startswith("not"):
             found.append(f"latency {one['timed']}")

@@ -94,12 +94,19 @@ def megabytes(size: int) -> str:
 
 
 def quality_words(quality: Mapping[str, Any] | None) -> str:
-    """Such as `top1 90.95 % (source 91.02 %)`."""
-    if quality is None:
-        return "not measured"
-    share = quality["metric"] in SHARES
-    value, before = (f"{x * 100:.2f} %" if share else f"{x:.4g}" for x in (quality["value"], quality["reference"]))
-    return f"{quality['metric']} {value}" + ("" if before in ("100.00 %", "1") else f" (source {before})")
+    """Such as `top1 90.95 %`."""
+    return "-" if quality is None else f"{quality['metric']} {_value(quality['metric'], quality['value'])}"
+
+
+def source_words(quality: Mapping[str, Any] | None) -> str:
+    """The source's own value of the metric."""
+    return "-" if quality is None else _value(quality["metric"], quality["reference"])
+
+
+def _value(metric: str, value: float | None) -> str:
+    if value is None:
+        return "not a number"
+    return f"{value * 100:.2f} %" if metric in SHARES else f"{value:.4g}"
 
 
 def samples_words(quality: Mapping[str, Any] | None) -> str:
@@ -114,13 +121,12 @@ def agreement_words(candidate: Mapping[str, Any]) -> str:
 
 
 def latency_words(candidate: Mapping[str, Any]) -> str:
-    """Such as `4.9 ms, 1.9x as fast as float32`; or that it was not measured."""
+    """Such as `4.90 ms (1.92x)`: the median, and how many times as fast as float32."""
     latency = candidate["latency"]
     if latency is None:
-        return "not measured"
-    if candidate["precision"] == "float32":
-        return f"{latency['median_ms']:.2f} ms"
-    return f"{latency['median_ms']:.2f} ms, {1 / latency['ratio']:.2f}x float32's speed"
+        return "-"
+    faster = "" if candidate["precision"] == "float32" else f" ({1 / latency['ratio']:.2f}x)"
+    return f"{latency['median_ms']:.2f} ms{faster}"
 
 
 def page(facts: Facts) -> str:
@@ -150,6 +156,7 @@ def _row(one: Mapping[str, Any]) -> str:
         f"{'★ ' if one['chosen'] and one['verdict'] in ('passed', 'unbudgeted') else ''}{one['title']}",
         f"{megabytes(one['bytes'])} (float {megabytes(one['float_bytes'])})" if one["bytes"] else "-",
         quality_words(one["quality"]),
+        source_words(one["quality"]),
         samples_words(one["quality"]),
         agreement_words(one),
         latency_words(one),
