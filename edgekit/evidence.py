@@ -12,7 +12,7 @@ from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.tensors import Array, Feeds, Runner
 from scipy import stats
 
-from edgekit.data import Dataset
+from edgekit.dataset import Dataset
 from edgekit.model import Tell
 from edgekit.userland import load_function, raised
 

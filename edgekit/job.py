@@ -13,7 +13,8 @@ from edgekit_runtime.preprocess import Preprocess, parse_preprocess
 from edgekit_runtime.tensors import TensorSpec
 
 from edgekit.cache import Cache
-from edgekit.data import Dataset, Wanted, open_data, refuse_overlap, split
+from edgekit.data import open_data
+from edgekit.dataset import Dataset, Wanted, refuse_overlap, split
 from edgekit.evidence import Budget
 from edgekit.model import Model, Origin, Tell
 

@@ -9,7 +9,8 @@ from edgekit_runtime.preprocess import parse_preprocess
 from edgekit_runtime.tensors import TensorSpec
 from PIL import Image
 
-from edgekit.data import Wanted, open_data, raw_fingerprint, refuse_overlap, shapes_in, split
+from edgekit.data import open_data, raw_fingerprint, shapes_in
+from edgekit.dataset import Wanted, refuse_overlap, split
 
 X = TensorSpec("x", "float32", (None, 3))
 WANTED = Wanted((X,), classes=4)
