@@ -41,8 +41,8 @@ def main() -> int:
         out.print(f"error: {error}")
         return 1
     words = [
-        "build", f"{EXAMPLE / 'model.py'}:model", "--weights", file, "--shape", "x=batch,3,224,224",
-        "--data", folders.evaluation, "--calibration", folders.calibration, "--preprocess", EXAMPLE / "preprocess.toml",
+        "build", f"{EXAMPLE / 'model.py'}:model", "--weights", file,
+        "--data", folders.evaluation, "--calibration", folders.calibration,
         "--labels", EXAMPLE / "labels.txt", "--metric", "cosine", "--max-drop", "8%", "--name", "efficientnet-lite0",
         "--out", WORK / "bundles",
     ]  # fmt: skip
@@ -74,9 +74,10 @@ def show(outcomes: list[dict[str, Any]]) -> None:
     out.print()
     out.print(table)
     out.print(
-        f"[dim]float32 is {megabytes(one['float_bytes'])}. agreement: same best class as the source, n = "
-        f"{one['agreement']['n']}. latency: one thread here, times as\nfast as float32 in brackets; - where the "
-        "target is of another architecture. memory: peak of a fresh process.[/]\n"
+        f"[dim]float32 is {megabytes(one['float_bytes'])}; "
+        f"agreement is with the source on {one['agreement']['n']} photos;\n"
+        "latency: one thread, here, and how many times as fast as float32;\n"
+        "memory: the peak of a fresh process.[/]\n"
     )
 
 
