@@ -199,7 +199,7 @@ def test_a_model_that_mixes_its_batch_is_refused(tmp_path: Path) -> None:
             return x - x.mean(0, keepdim=True)
 
     model = exported(tmp_path, Network(), {"x": torch.randn(2, 4)})
-    with pytest.raises(Unsupported, match="right at one size and wrong at another|answers differently"):
+    with pytest.raises(Unsupported, match=r"right at one size and wrong at another|answers differently"):
         onnx_to_tflite.convert(model, tmp_path / "made", lambda _: None)
 
 
