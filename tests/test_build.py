@@ -226,3 +226,16 @@ def test_the_cache_can_be_looked_at_and_cleared(shelf: Path, desk: Path) -> None
     assert "onnx_to_onnx" in edgekit("cache", "--cache", desk / "cache").out
     assert "removed" in edgekit("cache", "--cache", desk / "cache", "clear").out
     assert "onnx_to_onnx" not in edgekit("cache", "--cache", desk / "cache").out
+
+
+def test_what_does_not_fit_the_device_once_measured_is_refused(shelf: Path, desk: Path) -> None:
+    """No process of this kind fits 20 MB; the weights alone (75 kB) would have."""
+    profile = edgekit("targets", "detect").out.splitlines()
+    small = [
+        "memory_mb = 20" if line.startswith("memory_mb = ") and line.split()[-1].isdigit() else line for line in profile
+    ]
+    (desk / "small.toml").write_text("\n".join(small))
+    done = build(shelf, "--format", "onnx", target="./small.toml")
+    assert done.code == 1
+    assert "peaks at" in done.error()
+    assert not list(desk.glob("*.edgekit"))

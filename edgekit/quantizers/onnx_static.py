@@ -51,7 +51,7 @@ def prepared(path: Path) -> onnx.ModelProto:
                 with quiet(), chdir(scratch):
                     quant_pre_process(str(path), str(out), save_as_external_data=large, **skip)
                 return load(out)
-            except Exception:
+            except Exception:  # ONNX Runtime raises whatever it meets; the next try asks less of it
                 continue
     return load(path)
 

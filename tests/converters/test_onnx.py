@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from edgekit_runtime.errors import Unsupported
 from edgekit_runtime.tensors import Feeds, TensorSpec
@@ -12,7 +13,6 @@ from edgekit import converters, sources
 from edgekit.converters.matching import difference, example_feeds, match
 from edgekit.model import Facts, Model, Origin
 
-onnx = pytest.importorskip("onnx")
 helper, FLOAT, INT64 = onnx.helper, onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
 
 

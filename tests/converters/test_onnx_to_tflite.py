@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from edgekit_runtime.engines import open_model, read_specs
 from edgekit_runtime.errors import Unsupported
 from onnx import TensorProto, helper
@@ -14,9 +15,6 @@ from onnx import TensorProto, helper
 from edgekit.converters import onnx_to_tflite
 from edgekit.converters.matching import example_feeds
 from edgekit.model import Artifact, Axes, Facts, Model
-
-torch = pytest.importorskip("torch")
-pytest.importorskip("ai_edge_litert")
 
 BATCH = {0: "batch"}
 

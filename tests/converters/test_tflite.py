@@ -107,8 +107,8 @@ def test_a_file_that_remembers_stays_tflite(folder: Path, tmp_path: Path, format
 
 
 def test_a_recurrent_net_that_tf2onnx_gets_wrong_is_caught_by_its_numbers(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    litert_torch = pytest.importorskip("litert_torch")
+    import litert_torch
+    import torch
 
     class Net(torch.nn.Module):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:

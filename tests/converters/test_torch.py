@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from edgekit_runtime.errors import Unsupported
 
 from edgekit import converters, sources
 from edgekit.converters.matching import difference, example_feeds
 from edgekit.model import Artifact, Model, Origin, parse_shape
 
-torch = pytest.importorskip("torch")
 NETS = Path(__file__).parent.parent / "sources" / "torch_nets.py"
 FREE = {"small": ["x=n,3,32,32"], "pair": ["x=n,4", "y=n,4"], "lstm": ["x=n,t,6"], "gru": ["x=n,t,6"]}
 FREE |= {"encoder": ["ids=n,t:int64"]}

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from edgekit_runtime.errors import EdgeKitError
 
 from edgekit import sources
 from edgekit.model import Model, Origin, parse_shape
 
-onnx = pytest.importorskip("onnx")
 helper, FLOAT = onnx.helper, onnx.TensorProto.FLOAT
 
 

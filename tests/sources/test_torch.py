@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from edgekit_runtime.errors import EdgeKitError
 
 from edgekit import sources
 from edgekit.model import Model, Origin, parse_shape
 
-torch = pytest.importorskip("torch")
 NETS = Path(__file__).with_name("torch_nets.py")
 
 
