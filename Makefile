@@ -1,5 +1,5 @@
 # The two commands: `make demo` and `make test`. Each sets up all it needs in .venv.
-PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13,$(shell $(p) -c 'print("$(p)")' 2>/dev/null)))
+PYTHON ?= $(firstword $(foreach p,python3.11 python3,$(shell $(p) -c 'import sys; print("$(p)" if sys.version_info[:2] == (3, 11) else "")' 2>/dev/null)))
 VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
