@@ -63,7 +63,20 @@ def trace(model: Model, path: Path) -> None:
             form.flat, form.example, dynamo=True, dynamic_shapes=(free,), opset_version=OPSET, verbose=False, **names
         )
     assert made is not None
+    _forget_code(made)
     made.save(path, external_data=model.facts.bytes > TOO_BIG)
+
+
+def _forget_code(made: torch.onnx.ONNXProgram) -> None:
+    """Drop the exporter's notes on the code, its lines and where it lies: as large as the weights of a small model."""
+    graph = made.model.graph
+    nodes = list(graph.all_nodes())
+    values = (*graph.inputs, *graph.initializers.values(), *(value for node in nodes for value in node.outputs))
+    graph.metadata_props.clear()
+    for node in nodes:
+        node.metadata_props.clear()
+    for value in values:
+        value.metadata_props.clear()
 
 
 @contextmanager

@@ -85,6 +85,17 @@ def _name_apart(graph: onnx.GraphProto) -> None:
         value.name = names.get(value.name, value.name)
 
 
+def _wide_norms(graph: onnx.GraphProto) -> list[str]:
+    """The LayerNormalizations over several axes, by name: ONNX Runtime takes a row of their bias for a number."""
+    ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    found = []
+    for index, node in enumerate(graph.node):
+        if node.op_type == "LayerNormalization" and any(ranks.get(name, 0) > 1 for name in node.input[1:]):
+            node.name = node.name or f"wide_norm_{index}"
+            found.append(node.name)
+    return found
+
+
 def quantized_static(
     source: onnx.ModelProto, samples: Calibration, reduce_range: bool, tell: Tell
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
@@ -108,6 +119,7 @@ def quantized_static(
                     reduce_range=reduce_range,
                     activation_type=QuantType.QUInt8,
                     weight_type=QuantType.QInt8,
+                    nodes_to_exclude=_wide_norms(source.graph),
                     use_external_data_format=before.with_name(f"{before.name}.data").exists(),
                 )
         except EdgeKitError:

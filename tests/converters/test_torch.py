@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from edgekit_runtime.errors import Unsupported
@@ -57,6 +58,13 @@ def test_the_second_export_in_a_process_does_not_bake_in_the_length(tmp_path: Pa
         artifact = converted(read("gru", FREE["gru"]), "onnx", tmp_path / turn)
         assert artifact.inputs[0].inside.shape == (None, None, 6)
         assert artifact.notes == ()
+
+
+@pytest.mark.slow
+def test_the_exporters_notes_on_the_code_and_where_it_lies_stay_out_of_the_file(tmp_path: Path) -> None:
+    graph = onnx.load(converted(read("small", FREE["small"]), "onnx", tmp_path).path).graph
+    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    assert not [property.key for part in (graph, *graph.node, *values) for property in part.metadata_props]
 
 
 @pytest.mark.slow

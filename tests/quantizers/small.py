@@ -164,3 +164,12 @@ def _value(random: np.random.Generator, shape: tuple[int, ...], dtype: str) -> A
     if np.issubdtype(np.dtype(dtype), np.integer):
         return random.integers(0, 100, shape).astype(dtype)
     return random.standard_normal(shape).astype(dtype)
+
+
+def wide_norm_net(path: Path) -> Artifact:
+    """A convolution, a LayerNormalization over three axes, and a dense layer on [batch, 3, 8, 8]."""
+    net = Net(["batch", 3, 8, 8])
+    x = net.conv("x", 3, 16)
+    x = net.add("LayerNormalization", x, net.weight(16, 8, 8, scale=1.0), net.weight(16, 8, 8), axis=1)
+    x = net.add("Flatten", net.add("Relu", x))
+    return net.save(net.dense(x, 1024, 5), ["batch", 5], path)

@@ -58,6 +58,12 @@ def test_rewriting_hard_sigmoid_changes_no_answer(tmp_path: Path, monkeypatch: p
         np.testing.assert_allclose(one, other, atol=0.02 * np.abs(one).max())
 
 
+def test_a_norm_over_several_axes_stays_in_float_and_the_rest_is_int8(tmp_path: Path) -> None:
+    net = small.wide_norm_net(tmp_path / "float.onnx")
+    made = small.quantized(net, "int8", tmp_path / "int8")
+    assert small.likeness(made, net) > 0.98
+
+
 def test_an_lstm_is_not_called_int8_when_nothing_of_it_would_be(tmp_path: Path) -> None:
     source = small.lstm_net(tmp_path / "a.onnx")
     with pytest.raises(Unsupported, match="LSTM") as refused:
