@@ -87,7 +87,8 @@ def build(order: Order, cache: Cache, tell: Tell) -> tuple[Outcome, ...]:
     Raises:
         EdgeKitError: the order is at fault: nothing was made.
     """
-    remembered = _remembered(order, cache)
+    basis = _basis(order)
+    remembered = _remembered(order, basis, cache)
     if remembered:
         return remembered
     prepared = prepare(order, tell)
@@ -95,7 +96,7 @@ def build(order: Order, cache: Cache, tell: Tell) -> tuple[Outcome, ...]:
         refuse_to_replace(place)
     job = open_job(prepared.order, prepared.model, prepared.fingerprint, cache, tell)
     outcomes = tuple(_build_one(job, plan, place) for plan, place in zip(prepared.plans, prepared.places, strict=True))
-    _remember(order, cache, outcomes)
+    _remember(basis, cache, outcomes)
     cache.trim()
     return outcomes
 
@@ -187,10 +188,8 @@ def _plain_word(name: str) -> str:
 
 def _basis(order: Order) -> dict[str, Any] | None:
     """All that a build depends on, where it can be told without building; None where it cannot."""
-    data = [None if where is None else raw_fingerprint(where) for where in (order.data, order.calibration)]
-    if any(where and not found for where, found in zip((order.data, order.calibration), data, strict=True)) or ":" in (
-        order.metric or ""
-    ):
+    data = {where: raw_fingerprint(where) for where in (order.data, order.calibration) if where is not None}
+    if None in data.values() or ":" in (order.metric or ""):
         return None
     return {
         "order": {key: str(value) for key, value in vars(replace(order, out=None)).items()},
@@ -201,9 +200,8 @@ def _basis(order: Order) -> dict[str, Any] | None:
     }
 
 
-def _remember(order: Order, cache: Cache, outcomes: tuple[Outcome, ...]) -> None:
+def _remember(basis: Mapping[str, Any] | None, cache: Cache, outcomes: tuple[Outcome, ...]) -> None:
     """Keep finished bundles, so that the same order is a copy the next time."""
-    basis = _basis(order)
     if basis is None or any(outcome.bundle is None for outcome in outcomes):
         return
 
@@ -216,9 +214,8 @@ def _remember(order: Order, cache: Cache, outcomes: tuple[Outcome, ...]) -> None
     cache.folder("bundles", basis, fill)
 
 
-def _remembered(order: Order, cache: Cache) -> tuple[Outcome, ...]:
+def _remembered(order: Order, basis: Mapping[str, Any] | None, cache: Cache) -> tuple[Outcome, ...]:
     """The outcomes of the same order before, its bundles copied into place; empty where there was none."""
-    basis = _basis(order)
     home = None if basis is None else cache.find("bundles", basis)
     if home is None:
         return ()

@@ -70,16 +70,15 @@ def open_job(order: Order, model: Model, fingerprint: str, cache: Cache, tell: T
     if evaluation is not None and calibration is not None:
         refuse_overlap(calibration, evaluation)
         if len(calibration) > order.calibration_samples:
-            calibration, _ = split_to(calibration, order.calibration_samples)
+            calibration = evenly(calibration, order.calibration_samples)
     elif evaluation is not None:
         calibration, evaluation = split(evaluation, order.calibration_samples)
     return Job(order, model, fingerprint, primary, calibration, evaluation, cache, tell)
 
 
-def split_to(data: Dataset, count: int) -> tuple[Dataset, int]:
-    """`count` samples spread evenly over `data`, and how many were left out."""
-    chosen = [i * len(data) // count for i in range(count)]
-    return data.take(chosen), len(data) - count
+def evenly(data: Dataset, count: int) -> Dataset:
+    """`count` samples spread evenly over `data`."""
+    return data.take([i * len(data) // count for i in range(count)])
 
 
 def preprocessing(raw: Mapping[str, Any] | None, model: Model) -> Preprocess | None:

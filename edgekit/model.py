@@ -154,8 +154,3 @@ def _in_floats(port: Port) -> Port:
     return (
         port if port.spec.scale is None else replace(port, spec=TensorSpec(port.spec.name, "float32", port.spec.shape))
     )
-
-
-def free_names(spec: TensorSpec) -> Axes:
-    """Names for the free axes of a spec that came without: `axis0`, `axis1`, ... shared between inputs by position."""
-    return tuple(f"axis{i}" if n is None else n for i, n in enumerate(spec.shape))
