@@ -51,10 +51,9 @@ def quantized_artifact(job: Job, candidate: Candidate, source: Artifact) -> Made
     """
     data = job.calibration
     wish = quantizers.Wish(
-        candidate.precision,
+        candidate.recipe,
         None if data is None else lambda: data.batches(1),
         0 if data is None else len(data),
-        candidate.reduce_range,
         job.order.integer_io,
     )
 
@@ -67,8 +66,7 @@ def quantized_artifact(job: Job, candidate: Candidate, source: Artifact) -> Made
 
     inputs = {
         "steps": candidate.steps,
-        "precision": candidate.precision,
-        "reduce_range": candidate.reduce_range,
+        "recipe": asdict(candidate.recipe),
         "integer_io": job.order.integer_io,
         "calibration": None if data is None else data.fingerprint,
     }

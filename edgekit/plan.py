@@ -9,6 +9,7 @@ from edgekit_runtime.engines import ENGINES, EngineOptions
 from edgekit_runtime.errors import EdgeKitError
 
 from edgekit.model import Facts
+from edgekit.recipes import Recipe
 from edgekit.target import PRECISIONS, Target, did_you_mean
 
 FORMATS = tuple(ENGINES)
@@ -37,11 +38,15 @@ class Candidate:
     """One artifact worth making: its format (its engine has the same name), precision, steps, and why."""
 
     format: str
-    precision: str
+    recipe: Recipe
     steps: tuple[str, ...]
     options: EngineOptions
-    reduce_range: bool
     why: str
+
+    @property
+    def precision(self) -> str:
+        """What the recipe asks for."""
+        return self.recipe.precision
 
     @property
     def title(self) -> str:
@@ -141,7 +146,8 @@ def _candidate(
     reduce_range = precision == "int8" and format in target.saturates
     if reduce_range:
         why += "; 7-bit weights, since its 8-bit multiply-add saturates"
-    return Candidate(format, precision, steps, target.engine_options(format), reduce_range, why)
+    recipe = Recipe(precision, reduce_range=reduce_range)
+    return Candidate(format, recipe, steps, target.engine_options(format), why)
 
 
 def _instead(

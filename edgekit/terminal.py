@@ -204,7 +204,9 @@ def _steps(candidate: Candidate) -> list[str]:
         found.append(f"{STEP_WORDS.get(name, name.replace('_', ' '))}, and check its answers against the source's")
     if candidate.precision != "float32":
         how = QUANTIZERS.get((candidate.format, candidate.precision), f"store it as {candidate.precision}")
-        found.append(f"{how}{', 7-bit weights' if candidate.reduce_range else ''}, and check it against the float file")
+        found.append(
+            f"{how}{', 7-bit weights' if candidate.recipe.reduce_range else ''}, and check it against the float file"
+        )
     return found
 
 

@@ -71,8 +71,8 @@ def test_what_is_left_out_is_said() -> None:
 
 
 def test_a_cpu_whose_multiply_add_saturates_gets_seven_bit_weights() -> None:
-    assert plan("x86-64-v3").candidates[0].reduce_range
-    assert not plan("x86-64-v4").candidates[0].reduce_range
+    assert plan("x86-64-v3").candidates[0].recipe.reduce_range
+    assert not plan("x86-64-v4").candidates[0].recipe.reduce_range
 
 
 def test_a_target_that_wants_fixed_sizes_refuses_free_ones() -> None:

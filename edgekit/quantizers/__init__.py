@@ -1,4 +1,4 @@
-"""The table of quantizers: each is a module with `quantize(artifact, wish, folder, tell)` for one format.
+"""The table of quantizers: each is a module with `quantize` and `sensitivity` for one format, called as below.
 
 Refuses a precision that the format cannot hold, naming the nearest that it can."""
 
@@ -11,6 +11,7 @@ from edgekit_runtime.tensors import Feeds
 
 from edgekit.extras import needs
 from edgekit.model import Artifact, Tell
+from edgekit.recipes import Group, Recipe
 
 QUANTIZERS = {
     "onnx": "edgekit.quantizers.onnx",
@@ -24,24 +25,41 @@ class Wish:
     """What to make of a float artifact.
 
     `calibration` gives the calibration samples anew at each call, as feeds of the user's tensors
-    with a batch of one; None where the user gave no data. `reduce_range` asks for 7-bit weights,
-    right on CPUs whose 8-bit multiply-add saturates. `integer_io` leaves the file's inputs and
-    outputs integer for the user too.
+    with a batch of one; None where the user gave no data. `integer_io` leaves the file's inputs and
+    outputs integer for the user too. `statistics` is a folder where a quantizer may keep what calibration
+    found, for the next recipe on the same file and samples; None where nothing is kept.
     """
 
-    precision: str
+    recipe: Recipe
     calibration: Callable[[], Iterator[Feeds]] | None = None
     samples: int = 0
-    reduce_range: bool = False
     integer_io: bool = False
+    statistics: Path | None = None
+
+    @property
+    def precision(self) -> str:
+        """What the recipe asks for."""
+        return self.recipe.precision
 
 
 def quantize(artifact: Artifact, wish: Wish, folder: Path, tell: Tell) -> Artifact:
-    """Write the artifact at `wish.precision` into `folder`, alone there.
+    """Write the artifact by `wish.recipe` into `folder`, alone there.
 
     Raises:
-        Unsupported: this format or this model cannot be had at that precision.
+        Unsupported: this format or this model cannot be had so.
     """
     with needs(f"quantizing {artifact.format}"):
         made: Artifact = import_module(QUANTIZERS[artifact.format]).quantize(artifact, wish, folder, tell)
     return made
+
+
+def sensitivity(artifact: Artifact, wish: Wish, scratch: Path, tell: Tell) -> tuple[Group, ...]:
+    """All operators that int8 could hold, in groups, with what quantizing each group alone does to the answers,
+    measured on the wish's calibration samples. `Recipe.keep` takes these operators' names.
+
+    Raises:
+        Unsupported: this format or this model cannot be looked at so.
+    """
+    with needs(f"quantizing {artifact.format}"):
+        found: tuple[Group, ...] = import_module(QUANTIZERS[artifact.format]).sensitivity(artifact, wish, scratch, tell)
+    return found

@@ -43,7 +43,7 @@ def quantize(artifact: Artifact, wish: Wish, folder: Path, tell: Tell) -> Artifa
     if precision == "int8":
         samples = calibration(artifact, wish)
         tell("preparing the graph")
-        before, after = quantized_static(prepared(artifact.path), samples, wish.reduce_range, tell)
+        before, after = quantized_static(prepared(artifact.path), samples, wish.recipe.reduce_range, tell)
     elif precision in WEIGHTS:
         tell(f"writing the weights as {precision.removesuffix('-weights')}")
         before = source if precision == "float16" else prepared(artifact.path)

@@ -106,7 +106,7 @@ def _static(model: Any, artifact: Artifact, wish: Wish, tell: Tell) -> Any:
             model_type=nncf.ModelType.TRANSFORMER if attends(model) else None,
             ignored_scope=nncf.IgnoredScope(types=sorted(RECURRENT), validate=False),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
-                overflow_fix=nncf.OverflowFix.ENABLE if wish.reduce_range else nncf.OverflowFix.DISABLE,
+                overflow_fix=nncf.OverflowFix.ENABLE if wish.recipe.reduce_range else nncf.OverflowFix.DISABLE,
             ),
         )
 

@@ -5,6 +5,7 @@ Refuses nothing."""
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.model import Artifact, plain
 from edgekit.quantizers import Wish, quantize
+from edgekit.recipes import Recipe
 
 MakeNet = Callable[[Path], Artifact]
 
@@ -139,12 +141,12 @@ def samples(artifact: Artifact, count: int = 16, seed: int = 0) -> Iterator[Feed
         }
 
 
-def wish(artifact: Artifact, precision: str, **settings: bool) -> Wish:
+def wish(artifact: Artifact, precision: str, integer_io: bool = False, **recipe: Any) -> Wish:
     """A wish with sixteen random samples, drawn anew each time."""
-    return Wish(precision, lambda: samples(artifact), 16, **settings)
+    return Wish(Recipe(precision, **recipe), lambda: samples(artifact), 16, integer_io)
 
 
-def quantized(artifact: Artifact, precision: str, folder: Path, **settings: bool) -> Artifact:
+def quantized(artifact: Artifact, precision: str, folder: Path, **settings: Any) -> Artifact:
     """The artifact at `precision`, in a fresh folder."""
     folder.mkdir()
     return quantize(artifact, wish(artifact, precision, **settings), folder, lambda words: None)

@@ -9,6 +9,7 @@ import pytest
 from edgekit_runtime.errors import EdgeKitError, Unsupported
 
 from edgekit.quantizers import Wish, quantize
+from edgekit.recipes import Recipe
 from tests.quantizers import small
 
 
@@ -119,7 +120,7 @@ def test_what_is_quantized_already_is_not_quantized_again(tmp_path: Path) -> Non
 def test_int8_without_data_says_what_to_give(tmp_path: Path) -> None:
     source = small.conv_net(tmp_path / "a.onnx")
     with pytest.raises(EdgeKitError, match="needs calibration data") as refused:
-        quantize(source, Wish("int8"), tmp_path, lambda words: None)
+        quantize(source, Wish(Recipe("int8")), tmp_path, lambda words: None)
     assert "--data" in refused.value.hint
 
 

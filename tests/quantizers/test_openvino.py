@@ -7,6 +7,7 @@ from edgekit_runtime.errors import EdgeKitError, Unsupported
 
 from edgekit.model import Artifact
 from edgekit.quantizers import Wish, quantize
+from edgekit.recipes import Recipe
 from tests.quantizers import small
 
 
@@ -91,7 +92,7 @@ def test_what_is_quantized_already_is_not_quantized_again(tmp_path: Path) -> Non
 def test_int8_without_data_says_what_to_give(tmp_path: Path) -> None:
     source = converted(small.dense_net, tmp_path)
     with pytest.raises(EdgeKitError, match="needs calibration data"):
-        quantize(source, Wish("int8"), tmp_path, lambda words: None)
+        quantize(source, Wish(Recipe("int8")), tmp_path, lambda words: None)
 
 
 @pytest.mark.slow
@@ -107,7 +108,7 @@ def test_a_broken_calibration_keeps_its_own_error(tmp_path: Path) -> None:
 
     (tmp_path / "q").mkdir()
     with pytest.raises(EdgeKitError, match="sample 2 is damaged"):
-        quantize(source, Wish("int8", broken, 2), tmp_path / "q", lambda words: None)
+        quantize(source, Wish(Recipe("int8"), broken, 2), tmp_path / "q", lambda words: None)
 
 
 def _weights(artifact: Artifact) -> int:

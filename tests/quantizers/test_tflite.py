@@ -9,6 +9,7 @@ from edgekit_runtime.errors import EdgeKitError, Unsupported
 
 from edgekit.model import Artifact
 from edgekit.quantizers import Wish, quantize
+from edgekit.recipes import Recipe
 from tests.quantizers import small
 
 pytestmark = pytest.mark.slow
@@ -103,7 +104,7 @@ def test_calibration_keeps_the_widest_range(nets: Nets, tmp_path: Path) -> None:
             yield {name: np.full((1, 64), largest, np.float32)}
 
     (tmp_path / "q").mkdir()
-    made = quantize(source, Wish("int8", ramp, 6, integer_io=True), tmp_path / "q", lambda words: None)
+    made = quantize(source, Wish(Recipe("int8"), ramp, 6, integer_io=True), tmp_path / "q", lambda words: None)
     scale = made.inputs[0].spec.scale
     assert scale is not None
     assert scale * 255 == pytest.approx(50, rel=0.01)
@@ -164,4 +165,4 @@ def test_a_file_without_a_signature_is_quantized_all_the_same(nets: Nets, tmp_pa
 
 def test_int8_without_data_says_what_to_give(nets: Nets, tmp_path: Path) -> None:
     with pytest.raises(EdgeKitError, match="needs calibration data"):
-        quantize(nets("dense"), Wish("int8"), tmp_path, lambda words: None)
+        quantize(nets("dense"), Wish(Recipe("int8")), tmp_path, lambda words: None)
