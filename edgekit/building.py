@@ -3,7 +3,8 @@
 Refuses by leaving nothing but a report: no bundle is made of a candidate that did not pass."""
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,24 @@ from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.manifest import PLAIN
 
 from edgekit import sources
+from edgekit.answers import machine
 from edgekit.bundle import copy_files, refuse_to_replace, whole_folder
 from edgekit.cache import Cache
 from edgekit.converters import ROUTES, route
 from edgekit.data import raw_fingerprint
 from edgekit.declared import completed
+from edgekit.details import look_inside
+from edgekit.evidence import Verdict
 from edgekit.job import Job, Order, open_job
 from edgekit.model import Model, Tell
 from edgekit.packing import pack
-from edgekit.plan import FORMATS, Plan, Wishes, make_plan
+from edgekit.places import Place
+from edgekit.places.emulated import find_place
+from edgekit.plan import FORMATS, Candidate, Plan, Wishes, make_plan
 from edgekit.report import as_json, page
-from edgekit.scoring import Tried, machine, try_candidate
-from edgekit.target import find_target
+from edgekit.scoring import Tried, attempt, confirm, recorded
+from edgekit.searching import Steps, search
+from edgekit.target import Target, find_target
 
 
 @dataclass(frozen=True)
@@ -75,10 +82,22 @@ def prepare(order: Order, tell: Tell) -> Prepared:
         format: route(model, format) for format in FORMATS if any((form, format) in ROUTES for form in model.forms)
     }
     static = not any(isinstance(axis, str) for axes in model.axes.values() for axis in axes)
-    wishes = Wishes(order.format, order.precision, bool(order.data or order.calibration), static)
-    plans = tuple(make_plan(model.facts, routes, target, wishes) for target in targets)
+    wishes = Wishes(
+        order.format, order.precision, bool(order.data or order.calibration), static, order.goals.judged, order.best
+    )
+    plans = tuple(
+        make_plan(model.facts, routes, target, replace(wishes, emulated=_elsewhere(order, target)))
+        for target in targets
+    )
     places = tuple(_place(order, name, plan.target.name) for plan in plans)
     return Prepared(replace(order, name=name), model, fingerprint, routes, plans, places)
+
+
+def _elsewhere(order: Order, target: Target) -> bool:
+    """Whether artifacts for the target can be scored on its own instruction set."""
+    return bool(order.measure_on) or (
+        target.emulate is not None and any(isinstance(find_place(target, engine), Place) for engine in target.engines)
+    )
 
 
 def build(order: Order, cache: Cache, tell: Tell) -> tuple[Outcome, ...]:
@@ -102,42 +121,65 @@ def build(order: Order, cache: Cache, tell: Tell) -> tuple[Outcome, ...]:
 
 
 def _build_one(job: Job, plan: Plan, place: Path) -> Outcome:
-    """Try the candidates in order until one passes; pack it, or keep the report of them all."""
-    tried: list[Tried] = []
-    for candidate in plan.candidates:
-        tried.append(try_candidate(job, plan, candidate))
-        if tried[-1].verdict.outcome in BUILT:
-            break
-    best = nearest(tried)
-    facts = as_json(job, plan, tried, best)
+    """Search the candidates for one that passes; pack it, or keep the report of them all."""
+    begun = time.monotonic()
+    found = search(plan.candidates, _steps(job, plan), job.order.best, job.late)
+    tried, best = list(found.tried), found.pick
+    if best is None:
+        place_of_best = tried.index(nearest(tried))
+        best = tried[place_of_best] = recorded(job, tried[place_of_best])
+    details = look_inside(job, best)
+    facts = as_json(job, plan, tried, best) | {
+        "untried": found.untried,
+        "details": details,
+        "seconds": round(time.monotonic() - begun, 1),
+    }
     if best.verdict.outcome in BUILT:
         job.tell(f"packing {place.name}")
         with whole_folder(place) as scratch:
             pack(job, plan, best, facts, scratch)
-        return Outcome(
-            plan.target.name,
-            best.verdict.outcome,
-            best.verdict.why,
-            "",
-            place,
-            place / "report.html",
-            {**facts, "bundle": str(place)},
-        )
+        told = {**facts, "bundle": str(place)}
+        return Outcome(plan.target.name, best.verdict.outcome, best.verdict.why, "", place, place / "report.html", told)
+    why, hint = _explained(best, job, found.untried)
+    facts |= {"why": why, "hint": hint}
     report = _keep_report(place, facts)
-    why, hint = _explained(best, job)
-    return Outcome(
-        plan.target.name,
-        best.verdict.outcome,
-        why,
-        hint,
-        None,
-        report,
-        {**facts, "bundle": None, "report": str(report)},
+    told = {**facts, "bundle": None, "report": str(report)}
+    return Outcome(plan.target.name, best.verdict.outcome, why, hint, None, report, told)
+
+
+def _steps(job: Job, plan: Plan) -> Steps[Candidate, Tried]:
+    """What the search does with a candidate here; a file that another recipe gave before is not tried again."""
+    made: dict[str, str] = {}
+    slow: dict[tuple[str, str], str] = {}
+
+    def attempted(candidate: Candidate) -> Tried:
+        kind = (candidate.format, candidate.precision)
+        if kind in slow:
+            return Tried(candidate, Verdict("missed", f"it has the operators of {slow[kind]}, which is no faster"))
+        job.tell(f"trying {candidate.title}")
+        tried = attempt(job, plan, candidate)
+        if tried.too_slow:
+            slow[kind] = tried.candidate.title
+        if tried.artifact is None:
+            return tried
+        content = tried.artifact.sha256()
+        twin = made.setdefault(content, tried.candidate.title)
+        if twin == tried.candidate.title:
+            return tried
+        return replace(tried, standing="out", verdict=Verdict("refused", f"the very same file as {twin}"))
+
+    return Steps(
+        attempted,
+        lambda tried: tried.standing,
+        lambda tried: tried.cost,
+        lambda tried, alpha: confirm(job, plan, tried, alpha),
+        lambda tried: tried.verdict.outcome in BUILT,
+        lambda tried: tried.verdict.outcome == "inconclusive" and (tried.quality is None or tried.quality.drop <= 0),
     )
 
 
-def nearest(tried: list[Tried]) -> Tried:
-    """The one that passed, else the one that lost least, else the first that could not be made."""
+def nearest(tried: Sequence[Tried]) -> Tried:
+    """The one that lost least among those that came furthest, else the first that could not be made."""
 
     def order(one: Tried) -> tuple[int, float]:
         return WORST_LAST.index(one.verdict.outcome), one.quality.drop if one.quality else float("inf")
@@ -145,19 +187,24 @@ def nearest(tried: list[Tried]) -> Tried:
     return min(tried, key=order)
 
 
-def _explained(best: Tried, job: Job) -> tuple[str, str]:
+def _explained(best: Tried, job: Job, untried: int) -> tuple[str, str]:
     """Why there is no bundle, and what to do, in words."""
     verdict, title = best.verdict, best.candidate.title
+    left = f"; {untried} candidates were left untried when the time was over" if untried and job.late() else ""
     if verdict.outcome == "missed":
-        softer = [p for p in ("float16", "int8-weights") if p != best.candidate.precision]
+        if best.too_slow:
+            return (
+                f"no candidate is within the goals; the nearest is {title}: {verdict.why}{left}",
+                "say --smaller if being smaller is enough, or --precision float32",
+            )
         return (
-            f"no candidate keeps the budget; the nearest is {title}: {verdict.why}",
-            f"look at the calibration data, or say --precision {' or '.join(softer)}, or a wider --max-drop",
+            f"no candidate keeps the budget; the nearest is {title}: {verdict.why}{left}",
+            "look at the calibration data and the report, or give a wider budget",
         )
     if verdict.outcome == "inconclusive":
-        return f"{title}: {verdict.why}", "give more evaluation samples (--data), or a wider --max-drop"
+        return f"{title}: {verdict.why}{left}", "give more evaluation samples (--data), or a wider --max-drop"
     return (
-        f"{title}: {verdict.why}",
+        f"{title}: {verdict.why}{left}",
         f"look at the report, or choose another --format ({', '.join(FORMATS)}) or --precision",
     )
 
@@ -189,14 +236,15 @@ def _plain_word(name: str) -> str:
 def _basis(order: Order) -> dict[str, Any] | None:
     """All that a build depends on, where it can be told without building; None where it cannot."""
     data = {where: raw_fingerprint(where) for where in (order.data, order.calibration) if where is not None}
-    if None in data.values() or ":" in (order.metric or ""):
+    if None in data.values() or ":" in (order.metric or "") or order.measure_on:
         return None
     return {
-        "order": {key: str(value) for key, value in vars(replace(order, out=None)).items()},
+        "order": {key: str(value) for key, value in vars(replace(order, out=None, command="")).items()},
         "model": sources.fingerprint(order.origin),
         "targets": [asdict(find_target(name)) for name in order.targets],
         "data": data,
         "machine": machine(),
+        "elsewhere": [_elsewhere(order, find_target(name)) for name in order.targets],
     }
 
 

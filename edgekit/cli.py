@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from edgekit_runtime.errors import EdgeKitError
 
+from edgekit.cli_places import emulators
+
 if TYPE_CHECKING:
     from edgekit.building import Outcome
     from edgekit.ordering import Words
@@ -93,6 +95,14 @@ def _answer_options(command: F) -> F:
 @click.option("--data", metavar="DATA", help="An .npz, a folder of images, or module:function.")
 @click.option("--calibration", metavar="DATA", help="Calibration data, if it is not to be split off --data.")
 @click.option("--max-drop", metavar="0.5pt|1%", help="The most that may be lost; beyond it no bundle is made.")
+@click.option("--max-class-drop", metavar="2pt|3%", help="The most that any class may lose.")
+@click.option("--max-latency", metavar="20ms", help="The 90th percentile of the latency, where it can be measured.")
+@click.option("--max-size", metavar="5MB", help="The artifact's size; then it need not be faster than float32.")
+@click.option("--max-memory", metavar="200MB", help="Peak memory of a process that runs it.")
+@click.option("--smaller", is_flag=True, default=None, help="Take what is smaller than float32, faster or not.")
+@click.option("--best", is_flag=True, default=None, help="Try everything, and take what costs the least to run.")
+@click.option("--budget-time", metavar="10m", help="End the search then, with the best that was found.")
+@click.option("--measure-on", metavar="ssh://user@host", help="Score and time finalists on the device.")
 @_model_options
 @click.option("--preprocess", metavar="FILE", help="A TOML file: how a photo becomes the model's input.")
 @click.option("--labels", metavar="FILE", help="A text file with a line for each class.")
@@ -183,6 +193,9 @@ def init(model: str, target: str, data: str | None, weights: str | None, shape: 
     origin = parse_origin(model, weights, shape)
     Path(PROJECT).write_text(draft(origin, sources.read(origin), find_target(target).name, data), encoding="utf-8")
     click.echo(f"wrote {PROJECT}; look it over, then say edgekit build")
+
+
+cli.add_command(emulators)
 
 
 @cli.group()

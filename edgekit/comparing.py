@@ -12,9 +12,9 @@ from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.tensors import Feeds, Runner, TensorSpec
 
 from edgekit import sources
-from edgekit.evidence import parity
 from edgekit.model import Tell
 from edgekit.ordering import parse_origin
+from edgekit.parity import parity
 from edgekit.timing import interleaved
 
 

@@ -4,22 +4,25 @@ Refuses what is damaged, what is named otherwise than the model's inputs, and im
 
 import csv
 import hashlib
-import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.preprocess import apply
-from edgekit_runtime.tensors import Array, Feeds
+from edgekit_runtime.tensors import Array, Feeds, TensorSpec
 
-from edgekit.dataset import Dataset, Wanted, check_labels, fitted, key_of, make_dataset
+from edgekit.admission import cast, check_form, check_labels, fitted, keys_of
+from edgekit.dataset import Dataset, Wanted, make_dataset
+from edgekit.npz import Header, archive, headers, rows, whole
+from edgekit.spooling import Spool, Spooled, scratch
 from edgekit.userland import load_function
 
-DAMAGED = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged `.npz` raises."""
+BLOCK = 4 * 2**20
+"""Bytes of an `.npz` looked at together."""
+MOST_SAMPLES, MOST_BYTES = 1_000_000, 32 * 2**30
+"""What a function may yield: beyond that it is taken to be endless."""
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 
 
@@ -41,23 +44,15 @@ def open_data(where: str, wanted: Wanted) -> Dataset:
             f"no data at {where}" if not path.exists() else f"{where} is not data that EdgeKit reads",
             hint="give an .npz, a folder of images, or module:function",
         )
-    check_labels(dataset, wanted.classes)
+    check_labels(dataset.labels, wanted.classes, dataset.where)
     return dataset
 
 
 def shapes_in(where: str) -> dict[str, tuple[tuple[int, ...], str]]:
-    """The arrays of an `.npz` as name -> (shape of a sample, dtype); labels left out."""
-    shapes = {}
-    try:
-        with _arrays(Path(where)) as arrays:
-            for name in arrays.files:
-                if name != "label":
-                    shapes[name] = (arrays[name].shape[1:], arrays[name].dtype.name)
-    except DAMAGED as error:
-        raise EdgeKitError(
-            f"{where} does not read: {error}", hint="write it with numpy.savez, without objects"
-        ) from error
-    return shapes
+    """The arrays of an `.npz` as name -> (shape of a sample, dtype); labels left out. Reads their headers alone."""
+    with archive(Path(where)) as opened:
+        found = headers(opened)
+    return {name: (header.shape[1:], header.dtype.name) for name, header in found.items() if name != "label"}
 
 
 def raw_fingerprint(where: str) -> str | None:
@@ -68,88 +63,107 @@ def raw_fingerprint(where: str) -> str | None:
     hasher = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
         hasher.update(str(file.relative_to(path)).encode())
-        with file.open("rb") as opened:
-            hasher.update(hashlib.file_digest(opened, "sha256").digest())
+        hasher.update(bytes.fromhex(_digest(file)))
     return hasher.hexdigest()
 
 
-def _arrays(path: Path) -> Any:
-    try:
-        opened = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise EdgeKitError(f"no data at {path}", hint="give an .npz, a folder of images, or module:function") from error
-    except DAMAGED as error:
-        raise EdgeKitError(f"{path} does not read as an .npz: {error}", hint="write it with numpy.savez") from error
-    if not isinstance(opened, np.lib.npyio.NpzFile):
-        raise EdgeKitError(
-            f"{path} is a single array", hint="write it with numpy.savez, its arrays named as the inputs"
-        )
-    return opened
+def _digest(path: Path) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _open_npz(path: Path, wanted: Wanted) -> Dataset:
-    try:
-        with _arrays(path) as file:
-            arrays = {name: file[name] for name in file.files}
-    except DAMAGED as error:
-        raise EdgeKitError(
-            f"{path} does not read: {error}", hint="write it with numpy.savez, without objects"
-        ) from error
-    labels = arrays.pop("label", None)
+    """Samples read from the disk as they are asked for; each was looked at once."""
+    with archive(path) as opened:
+        found = headers(opened)
+        _check_headers(path, found, wanted)
+        labels = whole(opened, "label") if "label" in found else None
+        held = [(spec, rows(opened, spec.name, found[spec.name], path)) for spec in wanted.inputs]
+    count = held[0][1].shape[0] if held else 0
+    each = sum(one.bytes_each for _, one in held)
+    keys: list[str] = []
+    for start in range(0, count, step := max(1, BLOCK // max(1, each))):
+        stop = min(start + step, count)
+        keys += keys_of([(spec, cast(one.block(start, stop), spec, str(path))) for spec, one in held])
+    grown = {spec.name: len(one.shape) == len(spec.shape) for spec, one in held}
+
+    def feeds(i: int) -> Feeds:
+        read = {spec.name: cast(one.block(i, i + 1), spec, str(path)) for spec, one in held}
+        return {name: array if grown[name] else np.asarray(array[0]) for name, array in read.items()}
+
+    return make_dataset(Dataset(str(path), tuple(keys), feeds, labels, all(grown.values())), wanted.inputs)
+
+
+def _check_headers(path: Path, found: Mapping[str, Header], wanted: Wanted) -> None:
     names = [spec.name for spec in wanted.inputs]
-    if set(arrays) != set(names):
+    given = set(found) - {"label"}
+    if given != set(names):
         raise EdgeKitError(
-            f"{path} holds arrays {', '.join(sorted(arrays)) or '(none)'}; the model takes {', '.join(names)}",
+            f"{path} holds arrays {', '.join(sorted(given)) or '(none)'}; the model takes {', '.join(names)}",
             hint="name the arrays as the model's inputs, the labels 'label'",
         )
-    lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
-    if labels is not None:
-        lengths["label"] = len(labels) if labels.ndim else 0
+    lengths = {name: header.shape[0] if header.shape else 0 for name, header in found.items()}
     if len(set(lengths.values())) > 1:
         raise EdgeKitError(
             f"{path}: arrays of different lengths: {lengths}", hint="make the first axis the sample in each"
         )
-    held = {spec.name: fitted(arrays[spec.name], spec, str(path), stacked=True) for spec in wanted.inputs}
-    count = len(next(iter(arrays.values())))
-    keys = tuple(key_of(held[name][i] for name in names) for i in range(count))
-    grown = {spec.name: held[spec.name].ndim == len(spec.shape) for spec in wanted.inputs}
-
-    def feeds(i: int) -> Feeds:
-        return {name: array[i : i + 1] if grown[name] else np.asarray(array[i]) for name, array in held.items()}
-
-    return make_dataset(str(path), keys, feeds, labels, wanted.inputs, all(grown.values()))
+    for spec in wanted.inputs:
+        check_form(spec, found[spec.name].dtype, found[spec.name].shape[1:], str(path))
 
 
 def _open_function(where: str, wanted: Wanted) -> Dataset:
-    """Samples of the user's function: dicts of arrays, or (dict or array, label); held in memory."""
-    samples: list[Feeds] = []
-    labels: list[Any] = []
-    grown = True
+    """Samples of the user's function: dicts of arrays, or (dict or array, label); kept on disk as they come."""
+    spool, keys, labels, grown = Spool(scratch(where)), [], [], True
     for index, item in enumerate(_yielded(where)):
         value, label = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
-        if not isinstance(value, dict):
-            value = {wanted.inputs[0].name: value}
-        if set(value) != {spec.name for spec in wanted.inputs}:
-            raise EdgeKitError(
-                f"{where}: sample {index} holds {', '.join(map(str, value))}; the model takes "
-                f"{', '.join(spec.name for spec in wanted.inputs)}",
-                hint="yield a dict of arrays named as the model's inputs, or (dict, label)",
-            )
-        feeds = {}
-        for spec in wanted.inputs:
-            array = fitted(np.asarray(value[spec.name]), spec, f"{where}: sample {index}", stacked=False)
+        feeds = []
+        for spec, array in _arrays_of(value, wanted, f"{where}: sample {index}"):
+            made = fitted(array, spec, f"{where}: sample {index}")
             alone = array.ndim == len(spec.shape) - 1
             grown &= alone
-            feeds[spec.name] = array[np.newaxis] if alone else array
-        samples.append(feeds)
+            spool.append(array[np.newaxis] if alone else array)
+            feeds.append((spec, made[np.newaxis]))
+        keys += keys_of(feeds)
         labels.append(label)
+        if index >= MOST_SAMPLES or spool.size > MOST_BYTES:
+            raise EdgeKitError(
+                f"{where} has yielded {index + 1:,} samples, {spool.size / 1e9:,.1f} GB, and goes on",
+                hint="end it, for example with itertools.islice(samples, 10000), or write an .npz, which has no limit",
+            )
     if any(label is None for label in labels) and any(label is not None for label in labels):
         raise EdgeKitError(
             f"{where}: some samples have a label, others not", hint="yield (feeds, label) for all or for none"
         )
-    keys = tuple(key_of(feeds[name] for name in feeds) for feeds in samples)
     told = np.asarray(labels) if labels and labels[0] is not None else None
-    return make_dataset(where, keys, lambda i: samples[i], told, wanted.inputs, grown)
+    return make_dataset(
+        Dataset(where, tuple(keys), _from_spool(spool.reader(), wanted, where), told, grown), wanted.inputs
+    )
+
+
+def _arrays_of(value: Any, wanted: Wanted, where: str) -> Iterator[tuple[TensorSpec, Array]]:
+    """What one yielded value holds for each input."""
+    if not isinstance(value, dict):
+        value = {wanted.inputs[0].name: value}
+    if set(value) != {spec.name for spec in wanted.inputs}:
+        raise EdgeKitError(
+            f"{where} holds {', '.join(map(str, value))}; the model takes "
+            f"{', '.join(spec.name for spec in wanted.inputs)}",
+            hint="yield a dict of arrays named as the model's inputs, or (dict, label)",
+        )
+    for spec in wanted.inputs:
+        try:
+            yield spec, np.asarray(value[spec.name])
+        except Exception as error:  # what was yielded may be of any class, and some refuse to become an array
+            raise EdgeKitError(f"{where}: {spec.name} is no array: {error}", hint="yield numpy arrays") from error
+
+
+def _from_spool(spooled: Spooled, wanted: Wanted, where: str) -> Callable[[int], Feeds]:
+    inputs = wanted.inputs
+
+    def feeds(i: int) -> Feeds:
+        return {spec.name: cast(spooled[i * len(inputs) + k], spec, where) for k, spec in enumerate(inputs)}
+
+    return feeds
 
 
 def _yielded(where: str) -> Iterator[Any]:
@@ -181,16 +195,16 @@ def _open_folder(folder: Path, wanted: Wanted) -> Dataset:
         raise EdgeKitError(
             f"{folder} holds no images", hint="put them in a folder for each class, or list them in labels.csv"
         )
-    keys = tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+    keys = tuple(_digest(path) for path in files)
     specs = {spec.name: spec for spec in wanted.inputs}
 
     def feeds(i: int) -> Feeds:
         made = apply(preprocess, files[i])
-        return {name: fitted(array, specs[name], str(files[i]), stacked=False) for name, array in made.items()}
+        return {name: fitted(array, specs[name], str(files[i])) for name, array in made.items()}
 
     feeds(0)
     labels = _class_indices(words, wanted, folder) if words else None
-    return make_dataset(str(folder), keys, feeds, labels, wanted.inputs, True)
+    return make_dataset(Dataset(str(folder), keys, feeds, labels, True, tuple(files)), wanted.inputs)
 
 
 def _read_csv(listed: Path) -> tuple[list[Path], list[str]]:

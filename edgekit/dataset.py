@@ -1,15 +1,24 @@
 """Samples by index, fitted to what the model takes; split so that nothing calibrates and evaluates at once.
 
-Refuses NaN, wrong types and widths, no samples, one class, and labels out of range."""
+Refuses too few samples, and samples or copies of pictures that stand in both parts."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.preprocess import Preprocess
 from edgekit_runtime.tensors import Array, Feeds, TensorSpec
+from PIL import Image
+
+from edgekit.likeness import Looks, copies, joined, look
+from edgekit.pictures import opened, pixels_of, stretched
+
+BLOCK = 1000
+"""Pictures looked at together when copies are sought."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +26,9 @@ class Dataset:
     """Samples by index: `feeds(i)` is a batch of one in the user's tensors, `labels[i]` what is right.
 
     `keys[i]` is a digest of sample i's content: equal samples have equal keys. `batchable` says
-    whether feeds may be joined along their first axis.
+    whether feeds may be joined along their first axis. `files[i]` is the picture that sample i was
+    made from; empty where samples are no files. `places[i]` is where sample i stood before any was
+    taken; empty where none was.
     """
 
     where: str
@@ -25,6 +36,8 @@ class Dataset:
     feeds: Callable[[int], Feeds]
     labels: Array | None
     batchable: bool
+    files: tuple[Path, ...] = ()
+    places: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -43,6 +56,8 @@ class Dataset:
             keys=tuple(self.keys[i] for i in chosen),
             feeds=lambda i: self.feeds(chosen[i]),
             labels=None if self.labels is None else self.labels[chosen],
+            files=tuple(self.files[i] for i in chosen) if self.files else (),
+            places=tuple(self.place_of(i) for i in chosen),
         )
 
     def batches(self, size: int) -> Iterator[Feeds]:
@@ -51,6 +66,14 @@ class Dataset:
         for start in range(0, len(self), step):
             parts = [self.feeds(i) for i in range(start, min(start + step, len(self)))]
             yield {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if step > 1 else parts[0]
+
+    def place_of(self, index: int) -> int:
+        """Where sample `index` stands in the data as they were given, from 0."""
+        return self.places[index] if self.places else index
+
+    def name_of(self, index: int) -> str:
+        """What a person finds the sample by: the name of its file, or its place."""
+        return self.files[index].name if self.files else f"sample {self.place_of(index)}"
 
 
 @dataclass(frozen=True)
@@ -64,7 +87,8 @@ class Wanted:
 
 
 def split(data: Dataset, calibration: int, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """(calibration, evaluation): at most `calibration` samples, at most a quarter, calibrate; none is in both."""
+    """(calibration, evaluation): at most `calibration` samples, at most a quarter, calibrate; none is in both, nor
+    a copy of its picture."""
     if len(data) < 4:
         raise EdgeKitError(
             f"{data.where}: {len(data)} samples are too few to calibrate on some and evaluate on others",
@@ -75,90 +99,94 @@ def split(data: Dataset, calibration: int, seed: int = 0) -> tuple[Dataset, Data
     rest = [i for i in range(len(data)) if data.keys[i] not in held]
     if not rest:
         raise EdgeKitError(f"{data.where}: all samples are the same", hint="give data with different samples")
-    return data.take(sorted(int(i) for i in chosen)), data.take(rest)
+    ours, theirs = data.take(sorted(int(i) for i in chosen)), data.take(rest)
+    near = {j for _, j in near_duplicates(ours, theirs)}
+    if 0 < 2 * len(near) < len(rest):  # were it most of them, being alike would be the nature of these pictures
+        theirs = theirs.take([j for j in range(len(theirs)) if j not in near])
+    return ours, theirs
 
 
 def refuse_overlap(calibration: Dataset, evaluation: Dataset) -> None:
-    """Raise unless no sample of one is in the other."""
-    shared = set(calibration.keys) & set(evaluation.keys)
-    if shared:
+    """Raise unless no sample of one, and no copy of its picture, is in the other."""
+    first = {key: i for i, key in reversed(list(enumerate(calibration.keys)))}
+    pairs = [(first[key], j) for j, key in enumerate(evaluation.keys) if key in first]
+    what = "are in the evaluation data {} too"
+    if not pairs:
+        pairs = near_duplicates(calibration, evaluation)
+        what = "are copies of pictures in the evaluation data {}, encoded or cut otherwise"
+    if pairs:
+        named = [f"{calibration.name_of(i)} = {evaluation.name_of(j)}" for i, j in pairs[:3]]
         raise EdgeKitError(
-            f"{len(shared)} samples of the calibration data {calibration.where} "
-            f"are in the evaluation data {evaluation.where} too",
+            f"{len({i for i, _ in pairs})} samples of the calibration data {calibration.where} "
+            f"{what.format(evaluation.where)}: {', '.join(named)}{', ...' * (len(pairs) > 3)}",
             hint="leave out --calibration (it is split off --data), or take them out of one of the two",
         )
 
 
-def make_dataset(
-    where: str, keys: tuple[str, ...], feeds: Callable[[int], Feeds], labels: Array | None,
-    inputs: tuple[TensorSpec, ...], grown: bool,
-) -> Dataset:  # fmt: skip
-    if not keys:
+def near_duplicates(calibration: Dataset, evaluation: Dataset) -> list[tuple[int, int]]:
+    """(i, j) where picture i of one is a copy of picture j of the other: encoded again, resized, brighter, cropped
+    by a hair. Empty where the samples are no pictures, or where all pictures look alike.
+
+    Pictures are files, or the one input of a model where that is of rank 4 with 1, 3 or 4 channels.
+    Of the larger set each picture stands in one pair at most; 1.2 kB are held for each of the smaller.
+    """
+    from_files = bool(calibration.files and evaluation.files)
+    if not from_files and not (_is_pictures(calibration) and _is_pictures(evaluation)):
+        return []
+    swap = len(calibration) > len(evaluation)
+    held, streamed = (evaluation, calibration) if swap else (calibration, evaluation)
+    found = copies(joined(_looks(held, from_files)), _looks(streamed, from_files))
+    return sorted((j, i) if swap else (i, j) for i, j in found)
+
+
+def duplicates_within(data: Dataset) -> int:
+    """How many samples stand there before: they make intervals narrower than they are."""
+    return len(data.keys) - len(set(data.keys))
+
+
+def coverage_of_classes(data: Dataset, classes: int | None, names: Sequence[str] = ()) -> dict[str, Any]:
+    """{"classes": {word: samples}, "missing": [word of each of `classes` without a sample]}; None and [] where the
+    labels are no classes. A word is the class's name, or its number as text."""
+    labels = data.labels
+    if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
+        return {"classes": None, "missing": []}
+    counts = np.bincount(labels.astype(np.int64), minlength=classes or 0)
+    words = [names[i] if i < len(names) else str(i) for i in range(len(counts))]
+    seen = {f"{word} ({i})" if words.count(word) > 1 else word: int(counts[i]) for i, word in enumerate(words)}
+    return {
+        "classes": {word: count for word, count in seen.items() if count},
+        "missing": [word for word, count in seen.items() if not count] if classes else [],
+    }
+
+
+def make_dataset(data: Dataset, inputs: tuple[TensorSpec, ...]) -> Dataset:
+    """`data`, batchable where that is said, every input's first axis is free and its samples are of one shape.
+
+    Raises:
+        EdgeKitError: there are no samples.
+    """
+    if not len(data):
         raise EdgeKitError(
-            f"{where} holds no samples", hint="give at least one sample to calibrate on and some to evaluate on"
+            f"{data.where} holds no samples", hint="give at least one sample to calibrate on and some to evaluate on"
         )
     free = all(spec.shape and spec.shape[0] is None for spec in inputs)
-    same = {tuple(array.shape[1:] for array in feeds(i).values()) for i in {0, len(keys) // 2, len(keys) - 1}}
-    return Dataset(where, keys, feeds, labels, grown and free and len(same) == 1)
+    some = {0, len(data) // 2, len(data) - 1}
+    same = {tuple(array.shape[1:] for array in data.feeds(i).values()) for i in some}
+    return replace(data, batchable=data.batchable and free and len(same) == 1)
 
 
-def fitted(array: Array, spec: TensorSpec, where: str, stacked: bool) -> Array:
-    """`array` in the spec's dtype, if that loses nothing but float precision and the shape fits; with `stacked`
-    its first axis is the sample."""
-    sample = array.shape[1:] if stacked else array.shape
-    if not spec.accepts(sample) and not (spec.shape and spec.shape[0] in (None, 1) and spec.accepts((1, *sample))):
-        raise EdgeKitError(
-            f"{where}: {spec.name} has samples of shape {list(sample)}; the model takes {spec}",
-            hint="make the first axis the sample, the rest the model's input",
-        )
-    kinds = (array.dtype.kind, np.dtype(spec.dtype).kind)
-    if kinds[0] not in "fiub" or kinds not in {
-        ("f", "f"),
-        ("i", "f"),
-        ("u", "f"),
-        ("i", "i"),
-        ("u", "i"),
-        ("i", "u"),
-        ("u", "u"),
-        ("b", "b"),
-    }:
-        raise EdgeKitError(
-            f"{where}: {spec.name} is {array.dtype.name}; the model takes {spec.dtype}",
-            hint=f"write it as {spec.dtype}",
-        )
-    if kinds[0] == "f" and not np.isfinite(array).all():
-        raise EdgeKitError(f"{where}: {spec.name} holds NaN or infinity", hint="take those samples out")
-    cast = array.astype(spec.dtype)
-    if kinds[1] in "iu" and not np.array_equal(cast, array):
-        raise EdgeKitError(f"{where}: values of {spec.name} do not fit {spec.dtype}", hint=f"write it as {spec.dtype}")
-    return cast
+def _is_pictures(data: Dataset) -> bool:
+    feeds = list(data.feeds(0).values())
+    return len(feeds) == 1 and pixels_of(feeds[0]) is not None
 
 
-def check_labels(data: Dataset, classes: int | None) -> None:
-    labels = data.labels
-    if labels is None:
-        return
-    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        raise EdgeKitError(f"{data.where}: labels hold NaN or infinity", hint="take those samples out")
-    if labels.dtype.kind not in "iuf":
-        raise EdgeKitError(f"{data.where}: labels are {labels.dtype.name}", hint="give class indices or numbers")
-    if labels.dtype.kind == "f" or labels.ndim > 1 or classes is None:
-        return
-    if labels.min() < 0 or labels.max() >= classes:
-        raise EdgeKitError(
-            f"{data.where}: labels from {labels.min()} to {labels.max()}; the model has classes 0 to {classes - 1}",
-            hint="number the classes from 0, as the model does",
-        )
-    if len(labels) > 1 and len(np.unique(labels)) == 1:
-        raise EdgeKitError(
-            f"{data.where}: every label is {labels[0]}: one class proves nothing",
-            hint="give samples of several classes",
-        )
+def _looks(data: Dataset, from_files: bool) -> Iterator[Looks]:
+    for start in range(0, len(data), BLOCK):
+        yield look(_picture(data, i, from_files) for i in range(start, min(start + BLOCK, len(data))))
 
 
-def key_of(arrays: Iterator[Array]) -> str:
-    hasher = hashlib.sha256()
-    for array in arrays:
-        hasher.update(str((array.dtype, array.shape)).encode())
-        hasher.update(np.ascontiguousarray(array).tobytes())
-    return hasher.hexdigest()
+def _picture(data: Dataset, index: int, from_files: bool) -> Image.Image | None:
+    if from_files:
+        return opened(data.files[index], 4 * 32)
+    pixels = pixels_of(next(iter(data.feeds(index).values())))
+    return None if pixels is None else stretched(pixels)

@@ -1,47 +1,26 @@
-"""What a conversion cost: parity with the source, quality on labelled data, and the verdict against the budget.
+"""What a conversion cost: quality of each sample, of all and of each class, beside the source's on the same samples.
 
-Refuses a budget that does not read, and a metric that does not fit the labels. A NaN is never within anything."""
+Refuses a metric that does not fit the output or the labels. A NaN is never within anything."""
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from edgekit_runtime.errors import EdgeKitError
-from edgekit_runtime.tensors import Array, Feeds, Runner
-from scipy import stats
+from edgekit_runtime.tensors import Array
 
-from edgekit.dataset import Dataset
-from edgekit.model import Tell
+from edgekit.intervals import bounds
+from edgekit.parity import cosine
 from edgekit.userland import load_function, raised
 
-CONFIDENCE = 0.95
+LEVEL = 0.975
+"""The one-sided confidence of each bound: both together are a 95 % interval."""
 SHARES = ("top1", "top5", "agreement")
 METRICS = (*SHARES, "mae", "cosine")
 
 Outputs = list[Array]
 """One output of the model for every sample, without the batch axis."""
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How far one output is from the reference's: differences absolute, `scale` the reference's largest magnitude.
-
-    `agreement` is the share of samples with the same best class, None where there are no classes.
-    """
-
-    output: str
-    worst: float
-    mean: float
-    cosine: float
-    agreement: float | None
-    scale: float
-    samples: int
-
-    def within(self, tolerance: float) -> bool:
-        """Whether the worst difference is at most `tolerance` parts of the reference's magnitude. False for NaN."""
-        return self.worst <= tolerance * max(self.scale, 1e-6)
 
 
 @dataclass(frozen=True)
@@ -62,29 +41,6 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Budget:
-    """The largest drop allowed: `size` in points of a share (`0.5pt`) or in percent of the reference (`1%`)."""
-
-    size: float
-    unit: Literal["pt", "%"]
-
-    def __str__(self) -> str:
-        return f"{self.size:g}{self.unit}"
-
-    def allows(self, quality: Quality) -> float:
-        """The largest drop in the metric's own units.
-
-        Raises:
-            EdgeKitError: points were asked of a metric that is no share.
-        """
-        if self.unit == "%":
-            return self.size / 100 * abs(quality.reference)
-        if quality.metric == "mae":
-            raise EdgeKitError("a mean absolute error has no points", hint=f"say --max-drop {self.size:g}%")
-        return self.size / 100
-
-
-@dataclass(frozen=True)
 class Verdict:
     """Whether a candidate may be shipped, and why in words. `needed` is the n that would settle it."""
 
@@ -93,66 +49,72 @@ class Verdict:
     needed: int | None = None
 
 
-def parse_budget(text: str) -> Budget:
-    """`0.5pt` or `1%`. Raises EdgeKitError on anything else."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(pt|%)\s*", text)
-    if not match:
-        raise EdgeKitError(
-            f"--max-drop {text!r} has no unit"
-            if re.fullmatch(r"[\d.]+", text)
-            else f"--max-drop {text!r} does not read",
-            hint="say 0.5pt for half a point of accuracy, or 1% for a hundredth of what the source has",
+@dataclass(frozen=True)
+class Scores:
+    """The scores of n samples by one metric: `reference` and `candidate` [n], more being better but for mae.
+
+    `classes` [n] is what class a sample counts for, None where there are none. `best` holds the best class of
+    reference and candidate [n] each, where the output has classes. `whole` is for a user's metric that gives one
+    number for all samples: the outputs and labels that it is called with.
+    """
+
+    metric: str
+    reference: Array
+    candidate: Array
+    classes: Array | None = None
+    best: tuple[Array, Array] | None = None
+    whole: tuple[Outputs, Outputs, Array | None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.reference)
+
+    @property
+    def worse(self) -> Array:
+        """How much worse the candidate did on each sample [n]."""
+        return self.candidate - self.reference if self.metric == "mae" else self.reference - self.candidate
+
+    def take(self, rows: Array) -> "Scores":
+        """The scores of the samples at `rows` (indices)."""
+        whole = None
+        if self.whole is not None:
+            before, after, labels = self.whole
+            chosen = [[side[i] for i in rows] for side in (before, after)]
+            whole = (chosen[0], chosen[1], labels if labels is None else labels[rows])
+        return Scores(
+            self.metric, self.reference[rows], self.candidate[rows],
+            None if self.classes is None else self.classes[rows],
+            None if self.best is None else (self.best[0][rows], self.best[1][rows]), whole,
+        )  # fmt: skip
+
+    def of_class(self, index: int) -> "Scores":
+        """The samples of one class."""
+        assert self.classes is not None
+        return self.take(np.flatnonzero(self.classes == index))
+
+
+def joined(parts: Sequence[Scores]) -> Scores:
+    """The scores of several runs of samples as one."""
+    first = parts[0]
+    classes = [part.classes for part in parts if part.classes is not None]
+    best = [part.best for part in parts if part.best is not None]
+    wholes = [part.whole for part in parts if part.whole is not None]
+    labels = [whole[2] for whole in wholes if whole[2] is not None]
+    return Scores(
+        first.metric,
+        np.concatenate([part.reference for part in parts]),
+        np.concatenate([part.candidate for part in parts]),
+        np.concatenate(classes) if len(classes) == len(parts) else None,
+        (np.concatenate([one[0] for one in best]), np.concatenate([one[1] for one in best]))
+        if len(best) == len(parts)
+        else None,
+        (
+            [one for whole in wholes for one in whole[0]],
+            [one for whole in wholes for one in whole[1]],
+            np.concatenate(labels) if labels else None,
         )
-    return Budget(float(match[1]), "pt" if match[2] == "pt" else "%")
-
-
-def outputs_of(run: Runner, data: Dataset, output: str, tell: Tell, doing: str) -> Outputs:
-    """What `run` answers for every sample, in order."""
-    answers: Outputs = []
-    size = 32
-    for feeds in data.batches(size):
-        answer = run(feeds)[output]
-        answers += list(answer) if data.batchable else [answer[0] if answer.ndim and len(answer) == 1 else answer]
-        tell(f"{doing}: {len(answers):,} of {len(data):,} samples")
-    return answers
-
-
-def parity(reference: Iterable[Feeds], candidate: Iterable[Feeds]) -> tuple[Parity, ...]:
-    """Compare two runs of the same feeds, output by output."""
-    pairs: dict[str, list[tuple[Array, Array]]] = {}
-    for wanted, got in zip(reference, candidate, strict=True):
-        for name, value in wanted.items():
-            pairs.setdefault(name, []).append((value, got[name]))
-    return tuple(_parity(name, arrays) for name, arrays in pairs.items())
-
-
-def _parity(name: str, pairs: list[tuple[Array, Array]]) -> Parity:
-    if any(a.shape != b.shape for a, b in pairs):
-        return Parity(name, np.inf, np.inf, 0.0, None, 0.0, len(pairs))
-    worst, total, count, scale = 0.0, 0.0, 0, 0.0
-    cosines, same, rows = [], 0, 0
-    for a, b in pairs:
-        left, right = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        if not left.size:
-            continue
-        far = np.abs(left - right)
-        worst = float(np.maximum(worst, far.max()))
-        total, count, scale = total + float(far.sum()), count + far.size, max(scale, float(np.abs(left).max()))
-        cosines.append(_cosine(left.ravel(), right.ravel()))
-        if left.ndim >= 2 and left.shape[-1] > 1:
-            same += int((left.argmax(-1) == right.argmax(-1)).sum())
-            rows += left[..., 0].size
-    mean = total / count if count else 0.0
-    return Parity(
-        name, worst, mean, float(np.mean(cosines)) if cosines else 1.0, same / rows if rows else None, scale, len(pairs)
+        if wholes
+        else None,
     )
-
-
-def _cosine(a: Array, b: Array) -> float:
-    size = float(np.linalg.norm(a) * np.linalg.norm(b))
-    if size == 0.0:
-        return 1.0 if not a.any() and not b.any() else 0.0
-    return float(a @ b / size)
 
 
 def choose_metric(asked: str | None, labels: Array | None, example: Array) -> str:
@@ -179,38 +141,62 @@ def choose_metric(asked: str | None, labels: Array | None, example: Array) -> st
     return asked
 
 
-def measure(metric: str, reference: Outputs, candidate: Outputs, labels: Array | None) -> Quality:
-    """Score both on the same samples; the drop's interval is paired, at 95 %."""
-    n = len(reference)
+def score(metric: str, reference: Outputs, candidate: Outputs, labels: Array | None) -> Scores:
+    """Score both on the same samples."""
+    best = None
+    if all(one.ndim == 1 and one.size > 1 for one in (*reference, *candidate)):
+        best = (np.array([one.argmax() for one in reference]), np.array([one.argmax() for one in candidate]))
     if ":" in metric:
-        return _users_own(metric, reference, candidate, labels)
+        whole = (reference, candidate, labels)
+        both = [_users_own(metric, outputs, labels) for outputs in (reference, candidate)]
+        each = all(found.shape == (len(reference),) for found in both)
+        if each:
+            return Scores(metric, both[0], both[1], _classes(labels), best)
+        return Scores(metric, np.full(len(reference), both[0]), np.full(len(reference), both[1]), None, best, whole)
     before, after = (_scores(metric, outputs, reference, labels) for outputs in (reference, candidate))
-    worse = after - before if metric == "mae" else before - after
-    low, high = _interval(worse, shares=metric in SHARES)
+    classes = best[0] if metric == "agreement" and best is not None else _classes(labels)
+    return Scores(metric, before, after, classes if metric in SHARES else None, best)
+
+
+def measure(scores: Scores, level: float = LEVEL) -> Quality:
+    """The metric over all the samples, the drop with bounds each at the one-sided `level`."""
+    metric, n = scores.metric, len(scores)
+    if scores.whole is not None:
+        return _measured_whole(scores, level)
+    before, after = scores.reference, scores.candidate
+    worse = scores.worse
+    low, high = bounds(worse, level, shares=metric in SHARES)
     return Quality(metric, n, float(before.mean()), float(after.mean()), float(worse.mean()), low, high)
 
 
-def judge(quality: Quality, budget: Budget | None) -> Verdict:
-    """A candidate passes only if the upper bound of its drop is within the budget."""
-    drop, low, high = (_amount(quality, value) for value in (quality.drop, quality.low, quality.high))
-    words = f"{quality.metric} drop {drop} [{low}, {high}], n = {quality.n:,}"
-    if budget is None:
-        return Verdict("unbudgeted", f"{words}; no budget was set")
-    allowed = budget.allows(quality)
-    if not np.isfinite([quality.drop, quality.low, quality.high]).all():
-        return Verdict("missed", f"{words}: not a number")
-    if quality.high <= allowed:
-        return Verdict("passed", f"{words}, within {budget}")
-    if quality.drop >= allowed:
-        return Verdict("missed", f"{words}, over {budget}")
-    needed = int(np.ceil(quality.n * ((quality.high - quality.drop) / (allowed - quality.drop)) ** 2))
-    return Verdict(
-        "inconclusive", f"{words}: too few samples to tell against {budget}; about {needed:,} would do", needed
-    )
+def agreement(scores: Scores) -> Quality | None:
+    """How often the best class is the source's, where there are classes."""
+    if scores.best is None:
+        return None
+    same = np.asarray(scores.best[0] == scores.best[1], np.float64)
+    return measure(Scores("agreement", np.ones(len(same)), same))
 
 
-def _amount(quality: Quality, value: float) -> str:
-    return f"{value * 100:+.2f}pt" if quality.metric in SHARES else f"{value:+.4g}"
+def by_class(scores: Scores, level: float = LEVEL) -> dict[int, Quality]:
+    """The metric for the samples of each class (recall, for top1); empty where there are none."""
+    if scores.classes is None:
+        return {}
+    return {int(index): measure(scores.of_class(index), level) for index in np.unique(scores.classes)}
+
+
+def amount(metric: str, value: float) -> str:
+    """A drop in words: +0.12pt, or in the metric's own units."""
+    return f"{value * 100:+.2f}pt" if metric in SHARES else f"{value:+.4g}"
+
+
+def words(quality: Quality) -> str:
+    """Such as `top1 drop +0.12pt [-0.10, +0.34], n = 10,000`."""
+    drop, low, high = (amount(quality.metric, value) for value in (quality.drop, quality.low, quality.high))
+    return f"{quality.metric} drop {drop} [{low}, {high}], n = {quality.n:,}"
+
+
+def _classes(labels: Array | None) -> Array | None:
+    return labels if labels is not None and labels.dtype.kind in "iu" and labels.ndim == 1 else None
 
 
 def _scores(metric: str, outputs: Outputs, reference: Outputs, labels: Array | None) -> Array:
@@ -219,7 +205,7 @@ def _scores(metric: str, outputs: Outputs, reference: Outputs, labels: Array | N
         wanted: Sequence[Any] = reference if metric == "cosine" else list(labels)  # type: ignore[arg-type]
         pairs = zip(outputs, wanted, strict=True)
         if metric == "cosine":
-            return np.array([_cosine(np.ravel(a).astype(np.float64), np.ravel(b).astype(np.float64)) for a, b in pairs])
+            return np.array([cosine(np.ravel(a).astype(np.float64), np.ravel(b).astype(np.float64)) for a, b in pairs])
         return np.array([_distance(_squeezed(a), _squeezed(b)) for a, b in pairs])
     scores = np.stack(outputs)
     if metric == "agreement":
@@ -244,51 +230,36 @@ def _squeezed(value: Any) -> Array:
     return np.squeeze(np.asarray(value, np.float64))
 
 
-def _interval(worse: Array, shares: bool) -> tuple[float, float]:
-    """95 % interval of the mean of paired differences: Agresti and Min (2005) for shares, bootstrap (scipy) else."""
-    n = len(worse)
-    mean = float(worse.mean())
-    if not np.isfinite(mean):
-        return mean, mean
-    if shares:
-        lost, won = float((worse > 0).sum()) + 0.5, float((worse < 0).sum()) + 0.5
-        centre = (lost - won) / (n + 2)
-        half = float(stats.norm.ppf(0.5 + CONFIDENCE / 2)) * np.sqrt(((lost + won) / (n + 2) - centre**2) / (n + 2))
-        return centre - half, centre + half
-    if n < 2:
-        return -np.inf, np.inf
-    if np.ptp(worse) == 0.0:
-        return mean, mean
-    result = stats.bootstrap(
-        (worse,), np.mean, confidence_level=CONFIDENCE, n_resamples=2000, batch=100, method="percentile", rng=0
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
-
-
-def _users_own(metric: str, reference: Outputs, candidate: Outputs, labels: Array | None) -> Quality:
+def _users_own(metric: str, outputs: Outputs, labels: Array | None) -> Array:
     """`function(outputs, labels)` gives a score for each sample or one number for all, more being better."""
-    function = load_function(metric)
-
-    def score(outputs: Outputs, indices: Array | None = None) -> Array:
-        chosen = outputs if indices is None else [outputs[i] for i in indices]
-        told = labels if labels is None or indices is None else labels[indices]
-        try:
-            return np.asarray(function(chosen, told), np.float64)
-        except Exception as error:  # the user's own code may raise anything
-            raise EdgeKitError(
-                f"metric {metric} raised {raised(error)}", hint="mend it: it gets (outputs, labels)"
-            ) from error
-
-    before, after, n = score(reference), score(candidate), len(reference)
-    if before.shape == (n,):
-        low, high = _interval(before - after, shares=False)
-    elif before.shape == ():
-        resampled = np.random.default_rng(0).integers(0, n, (500, n))
-        drops = [float(score(reference, i) - score(candidate, i)) for i in resampled]
-        low, high = (float(q) for q in np.quantile(drops, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
-    else:
+    try:
+        found = np.asarray(load_function(metric)(outputs, labels), np.float64)
+    except EdgeKitError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
         raise EdgeKitError(
-            f"metric {metric} gave shape {list(before.shape)} for {n} samples",
+            f"metric {metric} raised {raised(error)}", hint="mend it: it gets (outputs, labels)"
+        ) from error
+    if found.shape not in ((), (len(outputs),)):
+        raise EdgeKitError(
+            f"metric {metric} gave shape {list(found.shape)} for {len(outputs)} samples",
             hint="return a number, or one for each sample",
         )
-    return Quality(metric, n, float(before.mean()), float(after.mean()), float(before.mean() - after.mean()), low, high)
+    return found
+
+
+def _measured_whole(scores: Scores, level: float) -> Quality:
+    """One number for all samples: both sides over resampled samples, 500 times."""
+    assert scores.whole is not None
+    metric, n = scores.metric, len(scores)
+    before, after, labels = scores.whole
+
+    def both(rows: Array | None = None) -> tuple[float, float]:
+        told = labels if labels is None or rows is None else labels[rows]
+        sides = [[side[i] for i in rows] if rows is not None else side for side in (before, after)]
+        return float(_users_own(metric, sides[0], told)), float(_users_own(metric, sides[1], told))
+
+    reference, value = both()
+    drops = [np.subtract(*both(rows)) for rows in np.random.default_rng(0).integers(0, n, (500, n))]
+    low, high = (float(q) for q in np.quantile(drops, [1 - level, level]))
+    return Quality(metric, n, reference, value, reference - value, low, high)

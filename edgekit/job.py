@@ -2,12 +2,14 @@
 
 Refuses preprocessing that names no input of the model, and a primary output that does not exist."""
 
+import time
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.preprocess import Preprocess, parse_preprocess
 from edgekit_runtime.tensors import TensorSpec
@@ -15,8 +17,9 @@ from edgekit_runtime.tensors import TensorSpec
 from edgekit.cache import Cache
 from edgekit.data import open_data
 from edgekit.dataset import Dataset, Wanted, refuse_overlap, split
-from edgekit.evidence import Budget
+from edgekit.goals import Goals
 from edgekit.model import Model, Origin, Tell
+from edgekit.searching import search_share
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,10 @@ class Order:
     labels: tuple[str, ...] = ()
     metric: str | None = None
     output: str | None = None
-    max_drop: Budget | None = None
+    goals: Goals = field(default_factory=Goals)
+    best: bool = False
+    budget_time_s: float | None = None
+    measure_on: str | None = None
     format: str | None = None
     precision: str | None = None
     integer_io: bool = False
@@ -39,11 +45,17 @@ class Order:
     out: Path | None = None
     name: str | None = None
     version: str = "1"
+    command: str = ""
 
 
 @dataclass(frozen=True)
 class Job:
-    """An order with its model read and its data open. `primary` is the output whose quality is judged."""
+    """An order with its model read and its data open. `primary` is the output whose quality is judged.
+
+    The evaluation samples are in a random order of their own (seeded): the search sees the first `seen` of them,
+    a confirmation the others. `places[i]` is where sample i stands in the data as they were given. `deadline` is
+    the time (of the clock) when the search ends with what it has; None where there is none.
+    """
 
     order: Order
     model: Model
@@ -53,6 +65,14 @@ class Job:
     evaluation: Dataset | None
     cache: Cache
     tell: Tell
+    seen: int = 0
+    places: tuple[int, ...] = ()
+    deadline: float | None = None
+    wanted: Wanted | None = None
+
+    def late(self) -> bool:
+        """Whether the time that was given for the search is over."""
+        return self.deadline is not None and time.monotonic() > self.deadline
 
 
 def open_job(order: Order, model: Model, fingerprint: str, cache: Cache, tell: Tell) -> Job:
@@ -67,13 +87,22 @@ def open_job(order: Order, model: Model, fingerprint: str, cache: Cache, tell: T
         tell(f"opening {order.data}")
     evaluation = open_data(order.data, wanted) if order.data else None
     calibration = open_data(order.calibration, wanted) if order.calibration else None
+    if calibration is not None and len(calibration) > order.calibration_samples:
+        calibration = evenly(calibration, order.calibration_samples)
     if evaluation is not None and calibration is not None:
+        tell("looking for samples that are in both calibration and evaluation")
         refuse_overlap(calibration, evaluation)
-        if len(calibration) > order.calibration_samples:
-            calibration = evenly(calibration, order.calibration_samples)
     elif evaluation is not None:
         calibration, evaluation = split(evaluation, order.calibration_samples)
-    return Job(order, model, fingerprint, primary, calibration, evaluation, cache, tell)
+    job = Job(order, model, fingerprint, primary, calibration, evaluation, cache, tell, wanted=wanted)
+    if order.budget_time_s is not None:
+        job = replace(job, deadline=time.monotonic() + order.budget_time_s)
+    if evaluation is None:
+        return job
+    places = np.random.default_rng(0).permutation(len(evaluation))
+    seen = search_share(len(evaluation)) if order.goals.judged else 0
+    shuffled = evaluation.take([int(place) for place in places])
+    return replace(job, evaluation=shuffled, seen=seen, places=tuple(map(shuffled.place_of, range(len(shuffled)))))
 
 
 def evenly(data: Dataset, count: int) -> Dataset:

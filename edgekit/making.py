@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from edgekit_runtime.engines import EngineOptions
@@ -15,10 +16,11 @@ from edgekit_runtime.tensors import Feeds, Runner
 
 from edgekit import converters, quantizers
 from edgekit.converters.matching import example_feeds
-from edgekit.evidence import Parity, parity
 from edgekit.job import Job
 from edgekit.model import Artifact, Model
+from edgekit.parity import Parity, parity
 from edgekit.plan import TITLES, Candidate
+from edgekit.recipes import Group
 
 TOLERANCE = {"float32": 2e-3, "float16": 3e-2}
 """How far, in parts of the output's magnitude, a float artifact may be from its source."""
@@ -49,16 +51,10 @@ def quantized_artifact(job: Job, candidate: Candidate, source: Artifact) -> Made
     Raises:
         Unsupported: it cannot be had, or what was written does not load or gives no numbers.
     """
-    data = job.calibration
-    wish = quantizers.Wish(
-        candidate.recipe,
-        None if data is None else lambda: data.batches(1),
-        0 if data is None else len(data),
-        job.order.integer_io,
-    )
+    wish = _wish(job, candidate, source)
 
     def make(folder: Path) -> Made:
-        job.tell(f"quantizing {TITLES[source.format]} to {candidate.precision}")
+        job.tell(f"quantizing: {candidate.title}")
         artifact = quantizers.quantize(source, wish, folder, job.tell)
         far = _parity(job, lambda: source.open_model(), artifact)
         _refuse_strangers(artifact, far, f"{candidate.title} file", float_source=False)
@@ -68,9 +64,51 @@ def quantized_artifact(job: Job, candidate: Candidate, source: Artifact) -> Made
         "steps": candidate.steps,
         "recipe": asdict(candidate.recipe),
         "integer_io": job.order.integer_io,
-        "calibration": None if data is None else data.fingerprint,
+        "calibration": None if job.calibration is None else job.calibration.fingerprint,
     }
     return _cached(job, f"{candidate.format}_{candidate.precision}", inputs, make)
+
+
+def sensitive_groups(job: Job, candidate: Candidate, source: Artifact) -> tuple[Group, ...]:
+    """The operators of the float artifact in groups, with what quantizing each group alone does to the answers.
+
+    Raises:
+        Unsupported: this format or this model cannot be looked at so.
+    """
+    if job.calibration is None:
+        raise Unsupported("what is sensitive cannot be measured without calibration data", hint="say --data DATA")
+    wish = _wish(job, candidate, source)
+
+    def fill(folder: Path) -> None:
+        job.tell(f"measuring which operators are sensitive: {TITLES[source.format]}")
+        with TemporaryDirectory(prefix="edgekit-") as scratch:
+            groups = quantizers.sensitivity(source, wish, Path(scratch), job.tell)
+        (folder / "groups.json").write_text(json.dumps([asdict(group) for group in groups]))
+
+    basis = {
+        "source": source.path.parent.parent.name,
+        "recipe": asdict(candidate.recipe),
+        "calibration": job.calibration.fingerprint,
+    }
+    home = job.cache.folder("sensitivity", basis, fill)
+    raw = json.loads((home / "groups.json").read_text())
+    return tuple(Group(tuple(one["operators"]), float(one["error"])) for one in raw)
+
+
+def _wish(job: Job, candidate: Candidate, source: Artifact) -> quantizers.Wish:
+    """What the quantizer is asked for; what its calibration finds is kept for the other recipes."""
+    data = job.calibration
+    statistics = None
+    if data is not None:
+        basis = {"source": source.path.parent.parent.name, "calibration": data.fingerprint}
+        statistics = job.cache.folder("statistics", basis, lambda folder: None)
+    return quantizers.Wish(
+        candidate.recipe,
+        None if data is None else lambda: data.batches(1),
+        0 if data is None else len(data),
+        job.order.integer_io,
+        statistics,
+    )
 
 
 def probes(model: Model, job: Job) -> list[Feeds]:

@@ -2,6 +2,7 @@
 
 Pure values; reading and converting live in `sources` and `converters`. Refuses a shape that cannot be read."""
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -106,6 +107,13 @@ class Artifact:
     def files(self) -> list[Path]:
         """All files of the artifact, sorted."""
         return sorted(path for path in self.path.parent.rglob("*") if path.is_file())
+
+    def sha256(self) -> str:
+        """A hex digest of the bytes of all files."""
+        hasher = hashlib.sha256()
+        for path in self.files():
+            hasher.update(path.name.encode() + path.read_bytes())
+        return hasher.hexdigest()
 
     def size(self) -> int:
         """Bytes of all files."""

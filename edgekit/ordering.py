@@ -2,20 +2,23 @@
 
 Refuses a key that no order has, with "did you mean"."""
 
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from edgekit_runtime.errors import EdgeKitError
 
-from edgekit.evidence import parse_budget
+from edgekit.goals import Goals, parse_amount, parse_budget
 from edgekit.job import Order, read_labels, read_toml
 from edgekit.model import Origin, parse_shape
 from edgekit.plan import FORMATS, known
 from edgekit.target import PRECISIONS
 
 PROJECT = "edgekit.toml"
+FLAGS = {"version": "bundle-version"}
+"""Flags that are named otherwise than their key."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,14 @@ class Words:
     metric: str | None = None
     output: str | None = None
     max_drop: str | None = None
+    max_class_drop: str | None = None
+    max_latency: str | None = None
+    max_size: str | None = None
+    max_memory: str | None = None
+    smaller: bool = False
+    best: bool = False
+    budget_time: str | None = None
+    measure_on: str | None = None
     format: str | None = None
     precision: str | None = None
     integer_io: bool = False
@@ -44,6 +55,12 @@ class Words:
 
 KEYS = tuple(Words.__dataclass_fields__)
 LISTS = ("target", "shape")
+TYPES: dict[str, type] = {
+    **dict.fromkeys(("integer_io", "smaller", "best"), bool),
+    **dict.fromkeys(LISTS, list),
+    "calibration_samples": int,
+}
+"""What a key of the project file holds, where it is not a text."""
 
 
 def parse_order(words: Words) -> Order:
@@ -72,7 +89,10 @@ def parse_order(words: Words) -> Order:
         labels=read_labels(Path(words.labels)) if words.labels else (),
         metric=words.metric,
         output=words.output,
-        max_drop=parse_budget(words.max_drop) if words.max_drop else None,
+        goals=_goals(words),
+        best=words.best,
+        budget_time_s=parse_amount("--budget-time", words.budget_time, "time") / 1e3 if words.budget_time else None,
+        measure_on=words.measure_on,
         format=words.format,
         precision=words.precision,
         integer_io=words.integer_io,
@@ -80,6 +100,37 @@ def parse_order(words: Words) -> Order:
         out=Path(words.out) if words.out else None,
         name=words.name,
         version=words.version,
+        command=command_of(words),
+    )
+
+
+def command_of(words: Words) -> str:
+    """The command line that gives this order again."""
+    said = ["edgekit", "build", words.model or ""]
+    for field in fields(words):
+        value, flag = getattr(words, field.name), f"--{FLAGS.get(field.name, field.name).replace('_', '-')}"
+        if field.name in ("model", "preprocess") or value == field.default:
+            continue
+        if isinstance(value, bool):
+            said.append(flag)
+        elif field.name in LISTS:
+            said += [word for item in value for word in (flag, item)]
+        else:
+            said += [flag, str(value)]
+    if isinstance(words.preprocess, str):
+        said += ["--preprocess", words.preprocess]
+    return shlex.join(said)
+
+
+def _goals(words: Words) -> Goals:
+    memory = parse_amount("--max-memory", words.max_memory, "size") if words.max_memory else None
+    return Goals(
+        max_drop=parse_budget(words.max_drop) if words.max_drop else None,
+        max_class_drop=parse_budget(words.max_class_drop, "--max-class-drop") if words.max_class_drop else None,
+        max_latency_ms=parse_amount("--max-latency", words.max_latency, "time") if words.max_latency else None,
+        max_bytes=int(parse_amount("--max-size", words.max_size, "size")) if words.max_size else None,
+        max_memory_mb=None if memory is None else memory / 2**20,
+        smaller=words.smaller,
     )
 
 
@@ -95,7 +146,7 @@ def read_project(path: Path) -> dict[str, Any]:
         known("key", key, KEYS)
         if key in LISTS and isinstance(value, str):
             raw[key] = value = [value]
-        wanted = {"integer_io": bool, "calibration_samples": int, "target": list, "shape": list}.get(key, str)
+        wanted = TYPES.get(key, str)
         if not isinstance(value, wanted) and not (key == "preprocess" and isinstance(value, dict)):
             raise EdgeKitError(
                 f"{path}: {key} is {value!r}",

@@ -16,7 +16,7 @@ from edgekit.job import Job
 from edgekit.making import probes
 from edgekit.model import Artifact
 from edgekit.plan import Plan
-from edgekit.report import page
+from edgekit.report import card, page
 from edgekit.scoring import Tried
 
 GOLDEN_SAMPLES = 3
@@ -36,6 +36,7 @@ def pack(job: Job, plan: Plan, tried: Tried, facts: Mapping[str, Any], folder: P
         (folder / "labels.txt").write_text("\n".join(order.labels) + "\n", encoding="utf-8")
     (folder / "report.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     (folder / "report.html").write_text(page(facts), encoding="utf-8")
+    (folder / "MODEL_CARD.md").write_text(card(facts), encoding="utf-8")
     return seal(
         folder,
         Manifest(

@@ -4,10 +4,12 @@ Refuses what the target, the model or the data rule out, saying what to type ins
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from edgekit_runtime.engines import ENGINES, EngineOptions
 from edgekit_runtime.errors import EdgeKitError
 
+from edgekit.ladder import Rung, ladder
 from edgekit.model import Facts
 from edgekit.recipes import Recipe
 from edgekit.target import PRECISIONS, Target, did_you_mean
@@ -25,23 +27,30 @@ ENGINE_TITLES = {**TITLES, "onnx": "ONNX Runtime", "tflite": "LiteRT"}
 class Wishes:
     """What the user asked for; None where the target's preference decides.
 
-    `data` is whether any was given, `static` whether every size of the model's inputs is fixed."""
+    `data` is whether any was given, `static` whether every size of the model's inputs is fixed, `judged` whether
+    the loss has a limit, so that there is something to search for, `best` whether all is to be tried, and
+    `emulated` whether artifacts will be scored on the target's own instruction set."""
 
     format: str | None = None
     precision: str | None = None
     data: bool = False
     static: bool = True
+    judged: bool = False
+    best: bool = False
+    emulated: bool = False
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One artifact worth making: its format (its engine has the same name), precision, steps, and why."""
+    """One artifact worth making: its format (its engine has the same name), recipe, steps, and why. `mixed` says
+    that the operators which `recipe` is to leave in float are yet to be found."""
 
     format: str
     recipe: Recipe
     steps: tuple[str, ...]
     options: EngineOptions
     why: str
+    mixed: bool = False
 
     @property
     def precision(self) -> str:
@@ -50,8 +59,9 @@ class Candidate:
 
     @property
     def title(self) -> str:
-        """Such as "TFLite int8"."""
-        return f"{TITLES[self.format]} {self.precision}"
+        """Such as "TFLite int8", or "ONNX int8, percentile ranges"."""
+        how = self.recipe.words or ("the sensitive operators in float" if self.mixed else "")
+        return ", ".join(filter(None, (f"{TITLES[self.format]} {self.precision}", how)))
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,9 @@ class Plan:
 
 
 def make_plan(facts: Facts, routes: Mapping[str, tuple[str, ...]], target: Target, wishes: Wishes) -> Plan:
-    """Candidates in the target's order of engines, at one precision: the first that keeps the budget is taken.
+    """Candidates from the cheapest to the dearest: the plain recipe in each format, the target's best engine first,
+    then the next rung of each ladder, then the target's next precisions. Without a limit on the loss there is
+    nothing to search for: the plain recipe alone.
 
     `routes` maps each format that the model can be converted to, to the steps that it takes.
 
@@ -74,23 +86,38 @@ def make_plan(facts: Facts, routes: Mapping[str, tuple[str, ...]], target: Targe
     known("format", wishes.format, FORMATS)
     known("precision", wishes.precision, PRECISIONS)
     precision = wishes.precision or _preferred(facts, target, wishes)
-    formats = (wishes.format,) if wishes.format else target.engines
-    candidates: list[Candidate] = []
+    searched = wishes.judged or wishes.best
+    precisions = [precision]
+    if wishes.precision is None and searched and facts.precision == "float32" and precision != "float32":
+        precisions += [other for other in target.precisions if other not in (precision, "float32", "int8")]
     left_out: list[str] = []
     if wishes.precision is None and precision != target.precisions[0] == "int8" and not wishes.data:
         left_out.append("int8, which comes first there: it needs data to calibrate on (--data)")
-    for place, format in enumerate(formats):
-        reason = _ruled_out(facts, routes, target, format, precision, wishes)
-        if reason:
-            left_out.append(f"{TITLES[format]} {precision}: {reason}")
-        else:
-            candidates.append(_candidate(facts, routes[format], target, format, precision, place))
+    candidates: list[Candidate] = []
+    for word in precisions:
+        candidates += _ladders(facts, routes, target, word, wishes, left_out)
     if not candidates:
         raise EdgeKitError(
             f"nothing to build for {target.name}: {'; '.join(left_out)}",
             hint=_instead(facts, routes, target, precision, wishes),
         )
     return Plan(target, tuple(candidates), tuple(left_out))
+
+
+def _ladders(
+    facts: Facts, routes: Mapping[str, tuple[str, ...]], target: Target, precision: str, wishes: Wishes,
+    left_out: list[str],
+) -> list[Candidate]:  # fmt: skip
+    """The candidates at one precision, rung by rung over the formats; what is ruled out goes to `left_out`."""
+    columns: list[list[Candidate]] = []
+    for place, format in enumerate((wishes.format,) if wishes.format else target.engines):
+        if reason := _ruled_out(facts, routes, target, format, precision, wishes):
+            left_out.append(f"{TITLES[format]} {precision}: {reason}")
+            continue
+        rungs = ladder(format, precision, tuple(facts.ops), format in target.saturates, wishes.emulated)
+        kept = rungs if facts.precision == "float32" and (wishes.judged or wishes.best) else rungs[:1]
+        columns.append([_candidate(routes[format], target, format, rung, place) for rung in kept])
+    return [one for row in zip_longest(*columns) for one in row if one is not None]
 
 
 def known(what: str, word: str | None, words: tuple[str, ...]) -> None:
@@ -138,16 +165,12 @@ def _too_big(facts: Facts, target: Target, precision: str) -> str | None:
     return None
 
 
-def _candidate(
-    facts: Facts, steps: tuple[str, ...], target: Target, format: str, precision: str, place: int
-) -> Candidate:
+def _candidate(steps: tuple[str, ...], target: Target, format: str, rung: Rung, place: int) -> Candidate:
     order = "the best engine" if place == 0 else "the next best engine" if place == 1 else "another engine"
-    why = f"{ENGINE_TITLES[format]} is {order} on {target.title}"
-    reduce_range = precision == "int8" and format in target.saturates
-    if reduce_range:
+    why = rung.why or f"{ENGINE_TITLES[format]} is {order} on {target.title}"
+    if rung.recipe.reduce_range and format in target.saturates and not rung.why:
         why += "; 7-bit weights, since its 8-bit multiply-add saturates"
-    recipe = Recipe(precision, reduce_range=reduce_range)
-    return Candidate(format, recipe, steps, target.engine_options(format), why)
+    return Candidate(format, rung.recipe, steps, target.engine_options(format), why, rung.mixed)
 
 
 def _instead(

@@ -23,6 +23,12 @@ OVERRIDES = {
     "precision": ("float32", "float16", "bfloat16"),
 }
 """What a target may set of an engine's options; the threads are the target's own."""
+CORES = {
+    "aarch64": ("cortex-a53", "cortex-a72", "cortex-a76", "neoverse-n1"),
+    "armv7l": (),
+    "x86_64": ("Nehalem", "Haswell"),
+}
+"""By architecture: the CPUs that can stand for a target under emulation, as qemu's -cpu names them."""
 
 REQUIRED = ("name", "title", "arch", "isa", "cores", "memory_mb", "storage_mb", "engines", "precisions")
 WORDS = ("isa", "engines", "precisions", "accelerators", "saturates")
@@ -70,7 +76,8 @@ class Target:
 
     `isa` holds the CPU features that change int8 arithmetic or speed, as /proc/cpuinfo names them.
     `saturates` are the engines whose 8-bit multiply-add saturates here and that want 7-bit weights.
-    `static_shapes`: nothing with a free dimension runs here. `sources` says where each claim is from.
+    `static_shapes`: nothing with a free dimension runs here. `emulate` is the core that stands for this CPU
+    under emulation. `sources` says where each claim is from.
     """
 
     name: str
@@ -86,6 +93,7 @@ class Target:
     accelerators: tuple[str, ...] = ()
     saturates: tuple[str, ...] = ()
     static_shapes: bool = False
+    emulate: str | None = None
     options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     never: tuple[Never, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -156,6 +164,8 @@ def parse_target(raw: Mapping[str, Any], where: str) -> Target:
     _known(where, "engine", values["engines"], ENGINES)
     _known(where, "engine", values.get("saturates", ()), ENGINES)
     _known(where, "precision", values["precisions"], PRECISIONS)
+    if "emulate" in values:
+        _known_core(where, values["arch"], values["emulate"])
     _known(where, "field in sources", values.get("sources", ()), known)
     return Target(**{"threads": values["cores"], **values})
 
@@ -230,6 +240,12 @@ def _known(where: str, what: str, words: Iterable[str], known: Iterable[str]) ->
     for word in words:
         if word not in known:
             raise _wrong(where, f"unknown {what} {word!r}{did_you_mean(word, known)}", f"use {', '.join(known)}")
+
+
+def _known_core(where: str, arch: str, core: str) -> None:
+    if not CORES[arch]:
+        raise _wrong(where, f"no core of {arch} can be emulated here", "leave emulate out")
+    _known(where, f"core of {arch}", [core], CORES[arch])
 
 
 def _wrong(where: str, what: str, hint: str) -> EdgeKitError:

@@ -14,12 +14,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edgekit.answers import machine
 from edgekit.building import Outcome, Prepared
 from edgekit.plan import Candidate, Plan, bytes_at
 from edgekit.report import agreement_words, latency_words, megabytes, quality_words
-from edgekit.scoring import machine
 
 COLOURS = {"passed": "green", "unbudgeted": "yellow", "inconclusive": "yellow", "missed": "red", "refused": "red"}
+SHOWN = 4
+"""Of how many candidates that were not taken the terminal says why."""
 STEP_WORDS = {
     "onnx_to_onnx": "take the ONNX graph as it is",
     "onnx_to_openvino": "convert ONNX to OpenVINO IR",
@@ -72,12 +74,13 @@ def console() -> Console:
 
 def show_outcomes(outcomes: Sequence[Outcome]) -> None:
     """A table that fits 80 columns, then the rest of each target in words, and where its bundle or report lies."""
+    several = len(outcomes) > 1
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("target", "artifact", "size", "quality", "latency (speed)", "memory", "verdict"):
-        table.add_column(name, no_wrap=True)
+    for name in ("target",) * several + ("artifact", "size", "quality", "latency (speed)", "memory", "verdict"):
+        table.add_column(name, no_wrap=name != "artifact")
     for outcome in outcomes:
         for one in outcome.facts["candidates"]:
-            table.add_row(outcome.target, *_cells(one))
+            table.add_row(*(outcome.target,) * several, *_cells(one))
     out = console()
     out.print(table)
     for outcome in outcomes:
@@ -100,22 +103,34 @@ def _cells(one: Mapping[str, Any]) -> list[str]:
 
 
 def _notes(facts: Mapping[str, Any]) -> list[str]:
+    """What a person should know beside the table: of the chosen one all, of the others why they are not it."""
     found = []
-    for one in facts["candidates"]:
-        if one["chosen"] and one["agreement"] is not None:
+    others = [one for one in facts["candidates"] if not one["chosen"] and one["verdict"] in ("refused", "missed")]
+    for one in others[:SHOWN]:
+        found.append(f"{one['title']} was not taken: {one['why']}")
+    if len(others) > SHOWN:
+        found.append(f"{len(others) - SHOWN} others were not taken: the report says why")
+    for one in (one for one in facts["candidates"] if one["chosen"]):
+        if one["agreement"] is not None:
             found.append(
                 f"the best class is the source's on {agreement_words(one)} of {one['agreement']['n']:,} samples"
             )
-        found += [f"{one['title']}: {note}" for note in one["notes"]] if one["chosen"] else []
-        if one["chosen"] and one["timed"].startswith("not"):
+        found += [f"{one['title']}: {note}" for note in one["notes"]]
+        found += [f"the class that loses most: {_class_words(one)}"] if one["classes"] else []
+        found += [scored["words"] for scored in one["scored_on"]]
+        if one["timed"].startswith("not"):
             found.append(f"latency {one['timed']}")
-        if one["verdict"] == "refused" and not one["chosen"]:
-            found.append(f"{one['title']} was not to be had: {one['why']}")
-        if one["latency"] and one["precision"] != "float32" and one["latency"]["ratio"] > 1.05:
-            found.append(
-                f"{one['title']} is slower than float32 on this machine ({one['latency']['ratio']:.2f}x its time)"
-            )
+            if facts["goals"]["max_latency_ms"] is not None:
+                found.append("--max-latency was not judged: measure on the device with --measure-on ssh://user@host")
+    if facts.get("untried") and facts["verdict"] not in ("passed", "unbudgeted"):
+        found.append(f"{facts['untried']} candidates were left untried")
     return found
+
+
+def _class_words(one: Mapping[str, Any]) -> str:
+    """The class with the largest drop, and its numbers."""
+    worst = one["classes"][0]
+    return f"{worst['class']}, {worst['reference'] * 100:.1f} % to {worst['value'] * 100:.1f} % (n = {worst['n']:,})"
 
 
 def show_plan(prepared: Prepared) -> None:
@@ -162,15 +177,19 @@ def _target_lines(prepared: Prepared, plan: Plan, place: Path) -> list[str]:
         f"For {target.title} ({target.name}, {target.arch}, {target.memory_mb:,} MB of memory) "
         "EdgeKit will try, in this order:"
     ]
+    told: set[str] = set()
     for index, candidate in enumerate(plan.candidates, start=1):
         size = megabytes(bytes_at(prepared.model.facts, candidate.precision))
         lines.append(f"  {index}. {candidate.title}, about {size}: {candidate.why}.")
-        lines += [f"     - {words}" for words in _steps(candidate)]
+        if candidate.format + candidate.precision not in told:
+            told.add(candidate.format + candidate.precision)
+            lines += [f"     - {words}" for words in _steps(candidate)]
     lines += [f"  Not {words}." for words in plan.left_out]
     return [
         *lines,
         *_judged_lines(prepared, plan),
-        f"  The first that passes becomes the bundle {place}; if none does, there is a report and no bundle.",
+        f"  The {'cheapest to run' if prepared.order.best else 'first'} that passes becomes the bundle {place}; "
+        "if none does, there is a report and no bundle.",
     ]
 
 
@@ -183,11 +202,16 @@ def _judged_lines(prepared: Prepared, plan: Plan) -> list[str]:
     ]
     if arch != plan.target.arch:
         lines.append(f"  Its latency is not: this machine is {arch}.")
-    if order.data and order.max_drop:
+    goals = order.goals
+    if not goals.for_size and arch == plan.target.arch:
+        lines.append("  One that is no faster than float32 is not taken (--smaller takes it for its size).")
+    if order.data and goals.judged:
+        limits = [f"{goals.max_drop}"] if goals.max_drop else []
+        limits += [f"{goals.max_class_drop} for each class"] if goals.max_class_drop else []
         return [
             *lines,
-            "  It passes if the upper bound of its drop (95 %, on the same samples as the source) "
-            f"is within {order.max_drop}.",
+            "  It passes if the upper bound of its drop (on the same samples as the source, by samples that the "
+            f"search did not see) is within {' and '.join(limits)}.",
         ]
     return [
         *lines,

@@ -55,7 +55,7 @@ def test_a_file_is_named_after_its_target() -> None:
 
 def test_every_claim_has_its_source(shipped: Target) -> None:
     made = asdict(shipped)
-    optional = [name for name in ("accelerators", "static_shapes", "options") if made[name]]
+    optional = [name for name in ("accelerators", "static_shapes", "options", "emulate") if made[name]]
     assert not {*CLAIMS, *optional} - shipped.sources.keys()
     assert all(rule.reason and rule.source for rule in shipped.never)
 
@@ -83,6 +83,20 @@ def test_the_three_formats_are_each_preferred_somewhere() -> None:
 def test_seven_bit_weights_are_for_avx2_without_vnni() -> None:
     assert "onnx" in find_target("x86-64-v3").saturates
     assert not any("onnx" in find_target(name).saturates for name in ("x86-64-v2", "x86-64-v4", "rpi5"))
+
+
+def test_a_target_names_the_core_that_stands_for_it_under_emulation() -> None:
+    named = {target.name: target.emulate for target in list_targets() if target.emulate is not None}
+    assert named == {
+        **dict.fromkeys(("rpi3", "rpi-zero2w", "imx8mp"), "cortex-a53"),
+        **{"rpi4": "cortex-a72", "rpi5": "cortex-a76", "jetson-orin-nano": "cortex-a76"},
+        **{"x86-64-v2": "Nehalem", "x86-64-v3": "Haswell"},
+    }
+
+
+def test_emulation_is_optional() -> None:
+    assert parse_target(toy(), "toy").emulate is None
+    assert parse_target(toy(emulate="cortex-a53"), "toy").emulate == "cortex-a53"
 
 
 def test_a_target_says_how_its_engines_run() -> None:
@@ -175,6 +189,10 @@ def test_a_missing_field_is_named(name: str) -> None:
         ({"title": 5}, "title is not a text"),
         ({"name": "../etc"}, "not a plain word"),
         ({"static_shapes": "no"}, "neither true nor false"),
+        ({"emulate": "cortex-72"}, "unknown core of aarch64 'cortex-72'; did you mean 'cortex-a72'"),
+        ({"emulate": "Haswell"}, "unknown core of aarch64 'Haswell'"),
+        ({"emulate": ["cortex-a72"]}, "emulate is not a text"),
+        ({"arch": "armv7l", "isa": [], "emulate": "cortex-a7"}, "no core of armv7l can be emulated"),
         ({"options": {"onnx": {"devise": "cuda"}}}, "did you mean 'device'"),
         ({"options": {"onnx": {"device": "cuba"}}}, "unknown device in options.onnx 'cuba'; did you mean 'cuda'"),
         ({"options": {"onyx": {}}}, "did you mean 'onnx'"),

@@ -13,6 +13,7 @@ from edgekit_runtime.engines import open_model
 from edgekit_runtime.preprocess import apply, parse_preprocess
 from edgekit_runtime.tensors import Array
 
+from benchmarks.defaults import onnx as onnx_default
 from edgekit.userland import load_function
 from tests import zoo
 from tests.zoo import making
@@ -71,8 +72,16 @@ def test_no_photograph_is_both_calibrated_and_evaluated_on():
 
 @pytest.mark.parametrize(
     ("net", "least"),
-    [(zoo.fashion_cnn, 0.90), (zoo.sensor_gru, 0.93), (zoo.text_classifier, 0.90), (zoo.transformer, 0.90)],
-    ids=["fashion_cnn", "sensor_gru", "text_classifier", "transformer"],
+    [
+        (zoo.fashion_cnn, 0.90),
+        (zoo.fashion_depthwise, 0.90),
+        (zoo.fashion_transformer, 0.87),
+        (zoo.fashion_outliers, 0.90),
+        (zoo.sensor_gru, 0.93),
+        (zoo.text_classifier, 0.90),
+        (zoo.transformer, 0.90),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_a_torch_net_has_learnt_and_its_forms_agree(net, least):
     import torch
@@ -108,6 +117,26 @@ def test_the_ruined_calibration_is_not_what_the_net_was_made_for():
     (name, good), *_ = samples(it.calibration)[0].items()
     bad = samples(it.ruined)[0][name]
     assert good.max() <= 1 < 100 < bad.max()
+
+
+def test_a_few_huge_channels_change_no_answer_and_ruin_plain_int8(tmp_path):
+    it = zoo.fashion_outliers()
+    feeds, labels = samples(it.test)
+    healthy, huge = (open_model("onnx", net.onnx)(feeds)["scores"] for net in (zoo.fashion_cnn(), it))
+    np.testing.assert_allclose(huge, healthy, atol=1e-3)
+    made = onnx_default.static(it.onnx, calibration(it.calibration), tmp_path)
+    assert accuracy(huge, labels) - accuracy(open_model("onnx", made)(feeds)["scores"], labels) > 0.05
+
+
+def test_a_few_images_far_too_bright_ruin_plain_int8(tmp_path):
+    it = zoo.fashion_cnn()
+    feeds, labels = samples(it.test)
+    (name, good), *_ = samples(it.calibration)[0].items()
+    bad = samples(zoo.fashion_outlying())[0][name]
+    assert 0.01 <= np.mean((good != bad).any((1, 2, 3))) <= 0.03
+    made = onnx_default.static(it.onnx, calibration(zoo.fashion_outlying()), tmp_path)
+    scores = [open_model("onnx", path)(feeds)["scores"] for path in (it.onnx, made)]
+    assert accuracy(scores[0], labels) - accuracy(scores[1], labels) > 0.05
 
 
 def test_the_keras_cnn_has_learnt_in_float_and_in_int8():
@@ -192,6 +221,12 @@ def samples(path: Path) -> tuple[dict[str, Array], Array]:
     with np.load(path) as arrays:
         feeds = {name: arrays[name] for name in arrays.files}
     return feeds, feeds.pop("label", np.zeros(0))
+
+
+def calibration(path: Path) -> list[dict[str, Array]]:
+    """Half of the calibration images of an `.npz`, one by one."""
+    (name, x), *_ = samples(path)[0].items()
+    return [{name: x[i : i + 1]} for i in range(0, len(x), 2)]
 
 
 def in_lite(path: Path, images: Array) -> Array:

@@ -22,8 +22,9 @@ LAYERS = {
 class Layer:
     """One operator's result in the quantized file beside the same tensor of the float file.
 
-    `error` is the norm of the difference in parts of the float tensor's norm, over all feeds; `place`
-    counts from the input of the model.
+    `error` is the norm of the difference in parts of the float tensor's norm, over all feeds (infinite where the
+    quantized file has no number); `place` counts from the input of the model. `op` tells operators that the
+    quantized file fused, such as "Conv+Relu". `inherited` is the largest error among the layers it is computed from.
     """
 
     place: int
@@ -31,6 +32,12 @@ class Layer:
     op: str
     error: float
     cosine: float
+    inherited: float = 0.0
+
+    @property
+    def added(self) -> float:
+        """What this layer adds to the error that came to it: the largest is the layer to look at first."""
+        return self.error - self.inherited if self.error > self.inherited else 0.0
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,11 @@ from edgekit.quantizers import Wish
 from edgekit.quantizers.coverage import Coverage, insist
 from edgekit.quantizers.feeding import calibration, first_run
 from edgekit.quantizers.onnx_graph import INTEGER_OPS, all_nodes, is_float16, load, save, weights
-from edgekit.quantizers.onnx_static import prepared, quantized_static
+from edgekit.quantizers.onnx_int8 import static_int8
+from edgekit.quantizers.onnx_prepared import prepared, ready
+from edgekit.quantizers.onnx_sensitivity import sensitivities
 from edgekit.quantizers.onnx_weights import four_bit, half, weights_as_int8
+from edgekit.recipes import Group
 
 WEIGHTS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
     "float16": half,
@@ -43,7 +46,8 @@ def quantize(artifact: Artifact, wish: Wish, folder: Path, tell: Tell) -> Artifa
     if precision == "int8":
         samples = calibration(artifact, wish)
         tell("preparing the graph")
-        before, after = quantized_static(prepared(artifact.path), samples, wish.recipe.reduce_range, tell)
+        before = ready(artifact.path)
+        after = static_int8(before, samples, wish, tell)
     elif precision in WEIGHTS:
         tell(f"writing the weights as {precision.removesuffix('-weights')}")
         before = source if precision == "float16" else prepared(artifact.path)
@@ -61,6 +65,17 @@ def quantize(artifact: Artifact, wish: Wish, folder: Path, tell: Tell) -> Artifa
     made = replace(artifact, precision=precision, path=path, notes=notes)
     first_run(made, artifact, wish)
     return made
+
+
+def sensitivity(artifact: Artifact, wish: Wish, scratch: Path, tell: Tell) -> tuple[Group, ...]:
+    """Groups of operators, by the names that `Recipe.keep` takes, with what each alone does to the answers.
+
+    Raises:
+        Unsupported: int8 could hold nothing of this model.
+        EdgeKitError: there are no calibration data.
+    """
+    _check_source(load(artifact.path), artifact)
+    return sensitivities(artifact, wish, tell)
 
 
 def coverage(before: onnx.ModelProto, after: onnx.ModelProto) -> Coverage:

@@ -2,17 +2,59 @@
 
 Refuses nothing and changes no answer: a pattern that does not fit is left alone."""
 
+from collections import Counter
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgekit.quantizers.onnx_graph import attribute, constants, replace_node, value
+from edgekit.quantizers.onnx_graph import all_graphs, attribute, constants, replace_node, value
 
 TAIL = {"Softmax", "LogSoftmax", "Sigmoid", "Flatten", "Reshape", "Squeeze", "Identity", "Tanh"}
 """What may stand between the last layer and an output, and runs in float at no cost."""
 
 FLOAT_OUT = {"Gemm", "MatMul"}
 """Operators with an integer kernel that answers in float."""
+
+
+def finished(graph: onnx.GraphProto) -> None:
+    """What is done to every graph that ONNX Runtime has quantized."""
+    integer_hard_sigmoid(graph)
+    float_outputs(graph)
+    without_dead_nodes(graph)
+
+
+def without_dead_nodes(graph: onnx.GraphProto) -> None:
+    """Remove what nobody uses any more: ONNX Runtime would work it out at every call.
+
+    On a hard-swish net `integer_hard_sigmoid` leaves 5 DequantizeLinears behind, for which ONNX Runtime adds 5
+    Transposes; without them the latency is .3 to .5 % less.
+    """
+    uses = Counter(name for inner in all_graphs(graph) for node in inner.node for name in node.input)
+    uses.update(info.name for inner in all_graphs(graph) for info in inner.output)
+    for node in reversed(list(graph.node)):
+        if not any(uses[name] for name in node.output):
+            graph.node.remove(node)
+            uses.subtract(node.input)
+
+
+def worth_integers(graph: onnx.GraphProto) -> tuple[str, ...]:
+    """The operators that int8 makes faster, by name, where those are not all; empty where they are.
+
+    In a graph with attention (products of two activations) and no convolution only what has weights is: the rest is
+    small, and rounding between takes longer. Measured on a transformer of width 64: with all operators 1.19 times
+    the float latency, with these, answering in float, 0.83, at a fifth of the error.
+    """
+    known = {tensor.name for tensor in graph.initializer}
+    products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
+    attention = any(not known & set(node.input[:2]) for node in products)
+    if not attention or any(node.op_type in ("Conv", "ConvTranspose") for node in graph.node):
+        return ()
+    embeddings = [node for node in graph.node if node.op_type == "Gather"]
+    return tuple(
+        [node.name for node in products if node.input[1] in known]
+        + [node.name for node in embeddings if node.input[0] in known]
+    )
 
 
 def pooling_for_means(graph: onnx.GraphProto) -> None:

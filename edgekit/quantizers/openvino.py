@@ -3,20 +3,23 @@
 Refuses files that are already quantized or in float16, 4 bits for convolutions, and integer inputs and outputs."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgekit_runtime.errors import EdgeKitError, Unsupported
-from edgekit_runtime.untold import without_telemetry
 
 from edgekit.model import Artifact, Tell
 from edgekit.quantizers import Wish
 from edgekit.quantizers.coverage import insist
-from edgekit.quantizers.feeding import Calibration, calibration, first_run
-from edgekit.quantizers.openvino_graph import attends, coverage, storage
-from edgekit.quantizers.openvino_weights import RECURRENT, recurrent_as_int8
+from edgekit.quantizers.feeding import calibration, first_run
+from edgekit.quantizers.openvino_graph import coverage, storage
+from edgekit.quantizers.openvino_sensitivity import measured
+from edgekit.quantizers.openvino_static import Samples, import_nncf, static
+from edgekit.quantizers.openvino_weights import recurrent_as_int8
 from edgekit.quiet import last_line, quiet
+from edgekit.recipes import Group
 
 GROUP = 32
 """How many 4-bit weights share a scale."""
@@ -54,6 +57,25 @@ def quantize(artifact: Artifact, wish: Wish, folder: Path, tell: Tell) -> Artifa
     return made
 
 
+def sensitivity(artifact: Artifact, wish: Wish, scratch: Path, tell: Tell) -> tuple[Group, ...]:
+    """The operators that int8 can hold, in at most twelve groups in execution order, each with what int8 of it alone
+    does to the answers. Calibrated once, by the wish's recipe with nothing kept and biases as they are.
+
+    Raises:
+        Unsupported: NNCF cannot quantize this model.
+        EdgeKitError: there are no calibration data.
+    """
+    from edgekit_runtime.engines.openvino import ov
+
+    model = ov.Core().read_model(artifact.path)
+    _check_source(model, artifact)
+    samples = _samples(artifact, wish)
+    recipe = replace(wish.recipe, precision="int8", keep=(), correct_bias=False)
+    tell(f"calibrating on {wish.samples} samples")
+    with _refusing("int8"):
+        return measured(static(model, samples, recipe, weights_as_integers=False), artifact, wish, scratch, tell)
+
+
 def _integers(model: Any, artifact: Artifact, wish: Wish, tell: Tell) -> Any:
     """The model with integer weights, and for int8 integer activations."""
     work: dict[str, Callable[[], Any]] = {
@@ -65,66 +87,41 @@ def _integers(model: Any, artifact: Artifact, wish: Wish, tell: Tell) -> Any:
         raise Unsupported(f"openvino has no precision {wish.precision!r}", hint=f"use float16, {', '.join(work)}")
     if wish.precision == "int4-weights":
         _only_products(model)
-    try:
+    with _refusing(wish.precision):
         return work[wish.precision]()
+
+
+@contextmanager
+def _refusing(precision: str) -> Iterator[None]:
+    """A foreign error as a refusal."""
+    try:
+        yield
     except EdgeKitError:
         raise
     except Exception as error:  # NNCF and OpenVINO raise whatever they meet
-        nearest = "int8-weights" if wish.precision != "int8-weights" else "float16"
+        nearest = "int8-weights" if precision != "int8-weights" else "float16"
         raise Unsupported(
-            f"NNCF cannot make {wish.precision}: {last_line(error)}", hint=f"use --precision {nearest}"
+            f"NNCF cannot make {precision}: {last_line(error)}", hint=f"use --precision {nearest}"
         ) from error
 
 
-@dataclass(frozen=True)
-class _Samples:
-    """What NNCF iterates over, several times: the inputs in the model's order."""
-
-    samples: Calibration
-    order: tuple[str, ...]
-
-    def __iter__(self) -> Iterator[list[Any]]:
-        for feeds in self.samples:
-            yield [feeds[name] for name in self.order]
-
-    def __len__(self) -> int:
-        return len(self.samples)
+def _samples(artifact: Artifact, wish: Wish) -> Samples:
+    return Samples(calibration(artifact, wish), tuple(port.inside.name for port in artifact.inputs))
 
 
 def _static(model: Any, artifact: Artifact, wish: Wish, tell: Tell) -> Any:
-    """Integers everywhere but in LSTM and GRU: fed signed integers, OpenVINO's LSTM gave one answer to every input."""
-    samples = calibration(artifact, wish)
-    nncf = _nncf()
+    samples = _samples(artifact, wish)
     tell(f"calibrating on {wish.samples} samples")
-    data = _Samples(samples, tuple(port.inside.name for port in artifact.inputs))
-    with quiet():
-        return nncf.quantize(
-            model,
-            nncf.Dataset(data),
-            subset_size=max(wish.samples, 1),
-            fast_bias_correction=False,
-            model_type=nncf.ModelType.TRANSFORMER if attends(model) else None,
-            ignored_scope=nncf.IgnoredScope(types=sorted(RECURRENT), validate=False),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(
-                overflow_fix=nncf.OverflowFix.ENABLE if wish.recipe.reduce_range else nncf.OverflowFix.DISABLE,
-            ),
-        )
+    return static(model, samples, wish.recipe)
 
 
 def _compressed(model: Any, mode: str, **settings: Any) -> Any:
-    nncf = _nncf()
+    nncf = import_nncf()
     with quiet():
         model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode[mode], **settings)
     if mode == "INT8_SYM":
         recurrent_as_int8(model)
     return model
-
-
-def _nncf() -> Any:
-    """NNCF, imported without a word and without telemetry."""
-    with quiet(), without_telemetry():
-        import nncf
-    return nncf
 
 
 def _only_products(model: Any) -> None:

@@ -2,23 +2,25 @@
 
 Refuses files that are already quantized or in float16, and 4 bits for convolutions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from edgekit_runtime.engines import read_specs
 from edgekit_runtime.errors import EdgeKitError, Unsupported
-from edgekit_runtime.ports import Port
-from edgekit_runtime.tensors import Feeds, TensorSpec
 
 from edgekit.model import Artifact, Tell
 from edgekit.quantizers import Wish
 from edgekit.quantizers.coverage import insist
-from edgekit.quantizers.feeding import Calibration, calibration, first_run
+from edgekit.quantizers.feeding import calibration, first_run
+from edgekit.quantizers.tflite_four_bit import by_error
 from edgekit.quantizers.tflite_graph import Graph, coverage, read_graph
+from edgekit.quantizers.tflite_ports import ports
 from edgekit.quantizers.tflite_recipes import HALF, recipe
-from edgekit.quiet import last_line, quiet
+from edgekit.quantizers.tflite_sensitivity import sensitivities
+from edgekit.quantizers.tflite_static import prepared, quantized, static
+from edgekit.quiet import last_line
+from edgekit.recipes import Group
 
 
 def quantize(artifact: Artifact, wish: Wish, folder: Path, tell: Tell) -> Artifact:
@@ -28,20 +30,10 @@ def quantize(artifact: Artifact, wish: Wish, folder: Path, tell: Tell) -> Artifa
         Unsupported: this model cannot be had at that precision.
         EdgeKitError: int8 without calibration data.
     """
-    graph = read_graph(artifact.path.read_bytes())
-    _check_source(graph, artifact)
-    rules = recipe(graph, wish)
-    samples = calibration(artifact, wish) if wish.precision == "int8" else None
+    graph = _source(artifact)
     path = folder / "model.tflite"
-    try:
-        path.write_bytes(_quantized(graph, rules, samples, tell))
-    except (EdgeKitError, OSError):
-        raise
-    except Exception as error:  # ai-edge-quantizer raises whatever it meets
-        nearest = {"int8": "int8-weights", "int4-weights": "int8-weights"}.get(wish.precision, "float32")
-        raise Unsupported(
-            f"ai-edge-quantizer cannot make {wish.precision}: {last_line(error)}", hint=f"use --precision {nearest}"
-        ) from error
+    with _said(wish.precision):
+        path.write_bytes(_made(graph, artifact, wish, tell))
     notes = artifact.notes
     if wish.precision == HALF:
         notes += ("weights are stored as float16; a CPU still computes in float32",)
@@ -49,75 +41,55 @@ def quantize(artifact: Artifact, wish: Wish, folder: Path, tell: Tell) -> Artifa
         covered = coverage(graph, read_graph(path.read_bytes()))
         insist(covered, wish.precision)
         notes += (covered.note(wish.precision),)
-    inputs, outputs = _ports(artifact, path, wish.integer_io)
+    inputs, outputs = ports(artifact, path, wish.integer_io)
     made = Artifact("tflite", wish.precision, path, inputs, outputs, notes)
     first_run(made, artifact, wish)
     return made
 
 
-def _quantized(graph: Graph, rules: list[dict[str, Any]], samples: Calibration | None, tell: Tell) -> bytes:
-    """The new file's bytes by these rules."""
-    with quiet():
-        from ai_edge_quantizer.quantizer import Quantizer
+def sensitivity(artifact: Artifact, wish: Wish, scratch: Path, tell: Tell) -> tuple[Group, ...]:
+    """The operators that int8 could hold, by the names of their results, and what each group alone does.
 
-        maker = Quantizer(bytearray(graph.content), quantization_recipe=None)
-        maker.load_quantization_recipe(rules)
-    ranges = _ranges(graph, rules, samples, tell) if samples is not None else None
-    with quiet():
-        made = maker.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model
-    return bytes(made)
-
-
-def _ranges(graph: Graph, rules: list[dict[str, Any]], samples: Calibration, tell: Tell) -> dict[str, Any]:
-    """The range of every tensor over all samples: smallest and largest, not the tool's moving average, which clips.
-
-    The samples go in one by one: given together, the tool would hold them all in memory.
+    Raises:
+        Unsupported: this model cannot be had in int8.
+        EdgeKitError: there is no calibration data.
     """
-    with quiet():
-        from ai_edge_quantizer.calibrator import Calibrator
-        from ai_edge_quantizer.recipe_manager import RecipeManager
-        from ai_edge_quantizer.utils.qsv_utils import min_max_update
-
-        manager = RecipeManager()
-        manager.load_quantization_recipe(rules)
-        calibrator = Calibrator(graph.content, num_threads=1, qsv_update_func=min_max_update)
-    step = max(1, len(samples) // 4)
-    for number, feeds in enumerate(samples, start=1):
-        if number % step == 0:
-            tell(f"calibrating: sample {number}")
-        with quiet():
-            calibrator.calibrate({graph.signature: [_arguments(graph, feeds)]}, manager)
-    ranges: dict[str, Any] = calibrator.get_model_qsvs()
-    return ranges
+    wish = replace(wish, recipe=replace(wish.recipe, precision="int8"))
+    graph = _source(artifact)
+    with _said(wish.precision):
+        return sensitivities(graph, artifact, wish, scratch, tell)
 
 
-def _arguments(graph: Graph, feeds: Feeds) -> Feeds:
-    """Feeds by the names of the signature's arguments; artifacts know tensors by their own names."""
-    return {argument: feeds[tensor] for argument, tensor in graph.arguments.items()}
+def _made(graph: Graph, artifact: Artifact, wish: Wish, tell: Tell) -> bytes:
+    rules = recipe(graph, wish)
+    if wish.precision == "int8":
+        return static(prepared(graph, wish, calibration(artifact, wish), tell), wish, tell)
+    if wish.precision == "int4-weights" and wish.calibration is not None:
+        return by_error(graph, rules, calibration(artifact, wish), tell)
+    return quantized(graph, rules)
 
 
-def _ports(artifact: Artifact, path: Path, integer_io: bool) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-    """The ports of the new file. Tensors are renamed by the tool, but keep their places."""
-    sides = zip((artifact.inputs, artifact.outputs), read_specs("tflite", artifact.path), _specs(path), strict=True)
-    made = []
-    for ports, before, after in sides:
-        places = {spec.name: index for index, spec in enumerate(before)}
-        made.append(tuple(_port(port, after[places[port.inside.name]], integer_io) for port in ports))
-    return made[0], made[1]
+@contextmanager
+def _said(precision: str) -> Iterator[None]:
+    """What ai-edge-quantizer raises, in one line."""
+    try:
+        yield
+    except (EdgeKitError, OSError):
+        raise
+    except Exception as error:  # ai-edge-quantizer raises whatever it meets
+        nearest = {"int8": "int8-weights", "int4-weights": "int8-weights"}.get(precision, "float32")
+        raise Unsupported(
+            f"ai-edge-quantizer cannot make {precision}: {last_line(error)}", hint=f"use --precision {nearest}"
+        ) from error
 
 
-def _port(port: Port, inside: TensorSpec, integer_io: bool) -> Port:
-    spec = port.spec
-    if integer_io and inside.scale is not None:
-        spec = replace(spec, dtype=inside.dtype, scale=inside.scale, zero_point=inside.zero_point)
-    return replace(port, spec=spec, inside=inside)
+def _source(artifact: Artifact) -> Graph:
+    """The float file.
 
-
-def _specs(path: Path) -> tuple[Sequence[TensorSpec], Sequence[TensorSpec]]:
-    return read_specs("tflite", path)
-
-
-def _check_source(graph: Graph, artifact: Artifact) -> None:
+    Raises:
+        Unsupported: it is quantized or in float16 already.
+    """
+    graph = read_graph(artifact.path.read_bytes())
     if graph.is_quantized():
         raise Unsupported(
             f"{artifact.path.name} is already quantized",
@@ -128,3 +100,4 @@ def _check_source(graph: Graph, artifact: Artifact) -> None:
             f"{artifact.path.name} is in float16 already",
             hint=f"use --precision {artifact.precision}, or start from a float32 model",
         )
+    return graph

@@ -5,10 +5,12 @@ Refuses a file that is no TFLite flatbuffer; a file without a signature is given
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 from edgekit_runtime.errors import Unsupported
@@ -100,11 +102,14 @@ class Graph:
         half = sum(weight.size for weight in self.weights if weight.type == schema.TensorType.FLOAT16)
         return 2 * half > sum(weight.size for weight in self.weights)
 
-    def _is_weight(self, tensor: Any) -> bool:
+    def is_constant(self, tensor: Any) -> bool:
+        """Whether the tensor's values stand in the file."""
         buffer = self.model.buffers[tensor.buffer]
-        stored = buffer.size > 1 or (buffer.data is not None and len(buffer.data) > 0)
+        return bool(buffer.size > 1 or (buffer.data is not None and len(buffer.data) > 0))
+
+    def _is_weight(self, tensor: Any) -> bool:
         integers = tensor.type in (schema.TensorType.INT32, schema.TensorType.INT64, schema.TensorType.BOOL)
-        return stored and len(tensor.shape) >= 2 and not integers
+        return self.is_constant(tensor) and len(tensor.shape) >= 2 and not integers
 
     def _makers(self, subgraph: Any) -> dict[int, Any]:
         return {index: op for op in subgraph.operators for index in op.outputs}
@@ -134,6 +139,16 @@ def coverage(before: Graph, after: Graph) -> Coverage:
     total = sum(weight.size for weight in before.weights)
     left = [weight for weight in after.weights if weight.type in FLOATS]
     return Coverage(total, total - sum(weight.size for weight in left), Counter(weight.op for weight in left))
+
+
+def whole(graph: Graph) -> Any:
+    """The model with every constant inside it, to be changed and written: large files keep theirs behind the tables."""
+    model = deepcopy(graph.model)
+    for buffer in model.buffers:
+        if buffer.size > 1 and (buffer.data is None or not len(buffer.data)):
+            buffer.data = np.frombuffer(graph.content, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
+    return model
 
 
 def _stored(makers: Mapping[int, Any], index: int, graph: Graph) -> int:

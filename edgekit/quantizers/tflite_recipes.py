@@ -8,18 +8,23 @@ from typing import Any
 from edgekit_runtime.errors import Unsupported
 
 from edgekit.quantizers import Wish
-from edgekit.quantizers.tflite_graph import Graph, Step
+from edgekit.quantizers.tflite_graph import Graph
+from edgekit.quiet import quiet
+from edgekit.recipes import Recipe
 
 HALF = "float16"
 MIN_MAX = "min_max_uniform_quantize"
+LEAST_ERROR = "OCTAV"
 BLOCK = 32
-DENSE = {"FULLY_CONNECTED", "EMBEDDING_LOOKUP"}
+DENSE_OP = "FULLY_CONNECTED"
+DENSE = {DENSE_OP, "EMBEDDING_LOOKUP"}
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D_TRANSPOSE")
+LAYERS = {*DENSE, "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"}
 
-SLOW = (
+SLOW = {
     *("HARD_SWISH", "GELU", "RSQRT", "SQRT", "DIV", "SQUARED_DIFFERENCE"),
     *("SELECT", "SELECT_V2", "SOFTMAX", "BATCH_MATMUL"),
-)
+}
 """Operators whose integer kernels are reference code, slower than float ones with the conversions around them:
 a hard-swish net ran at 3.9 times the float latency with them in int8, and at 0.77 with them in float."""
 
@@ -28,43 +33,93 @@ def recipe(graph: Graph, wish: Wish) -> list[dict[str, Any]]:
     """The rules in the tool's own form, later ones above earlier ones.
 
     Raises:
-        Unsupported: this graph has no recipe at that precision.
+        Unsupported: this graph, or LiteRT, has no such recipe.
     """
+    asked = wish.recipe
+    _refuse_unfit(graph, asked)
+    kept = [_no("*", scope_of(name)) for name in asked.keep]
     if wish.precision == "int8":
-        return _static(graph, wish.integer_io)
+        return [*_static(graph, wish), *kept]
     if wish.precision == "int8-weights":
-        return [_weights_only(op, 8) for op in CONVOLUTIONS] + [_dynamic(op, 8) for op in sorted(DENSE)]
+        return [*(_weights_only(op, 8) for op in CONVOLUTIONS), *(_dynamic(op, 8) for op in sorted(DENSE)), *kept]
     if wish.precision == "int4-weights":
-        return _four_bit(graph)
+        return [*_four_bit(graph), *kept]
     if wish.precision == HALF:
-        return [_weights_only("*", 16, dtype="FLOAT", algorithm="float_casting")]
+        return [_weights_only("*", 16, dtype="FLOAT", algorithm="float_casting"), *kept]
     raise Unsupported(
         f"tflite has no precision {wish.precision!r}", hint="use float16, int8, int8-weights, int4-weights"
     )
 
 
-def _static(graph: Graph, integer_io: bool) -> list[dict[str, Any]]:
+def operators(graph: Graph, wish: Wish) -> tuple[str, ...]:
+    """The operators that the tool puts in int8 by the wish's rules, by the names of their results, in order."""
+    with quiet():
+        from ai_edge_quantizer.recipe_manager import RecipeManager
+        from ai_edge_quantizer.utils.tfl_flatbuffer_utils import TFL_OP_CODE_TO_NAME, get_op_scope
+
+        manager = RecipeManager()
+        manager.load_quantization_recipe(recipe(graph, wish))
+    main, found = graph.model.subgraphs[0], []
+    for op in main.operators:
+        kind = TFL_OP_CODE_TO_NAME.get(graph.model.operatorCodes[op.opcodeIndex].builtinCode)
+        if kind is None or not len(op.outputs):
+            continue
+        algorithm, _ = manager.get_quantization_configs(kind, get_op_scope(op, main.tensors))
+        if algorithm != "no_quantize":
+            found.append(main.tensors[op.outputs[0]].name.decode())
+    return tuple(found)
+
+
+def scope_of(name: str) -> str:
+    """The tool knows an operator by the names of its results, each with a semicolon behind it."""
+    return f"^{re.escape(name)};"
+
+
+def _refuse_unfit(graph: Graph, asked: Recipe) -> None:
+    if asked.reduce_range:
+        raise Unsupported(
+            "7-bit weights are no use in LiteRT, whose 8-bit arithmetic is exact on every CPU",
+            hint="leave the reduced range out",
+        )
+    static = asked.ranges != "minmax" or asked.equalize or asked.smooth or asked.correct_bias or not asked.per_channel
+    if asked.precision != "int8" and static:
+        raise Unsupported(f"{asked.precision} in TFLite knows no {asked.words}", hint="use --precision int8 for that")
+    names = {tensor.name.decode() for tensor in graph.model.subgraphs[0].tensors}
+    if strangers := [name for name in asked.keep if name not in names]:
+        raise Unsupported(f"no operator of this model makes {strangers[0]!r}", hint="name operators by their results")
+
+
+def _static(graph: Graph, wish: Wish) -> list[dict[str, Any]]:
     """Everything in int8, BATCH_MATMUL per tensor: LiteRT's integer kernel takes a scale for each channel of its
     weights for a scale of 0, and answers zero to everything.
 
     With float inputs and outputs, what is slow in int8 and what follows the last layer stays in float, and that
-    layer multiplies integers but answers in float: integer outputs tie.
+    layer multiplies integers but answers in float: integer outputs tie. Where dense layers prevail, nothing but
+    layers and lookups is in int8.
     """
-    activations = {"num_bits": 8, "symmetric": False, "granularity": "TENSORWISE", "dtype": "INT"}
-    everything = _rule("*", {"activation_tensor_config": activations, **_computed(8)})
-    rules = [everything, _dynamic("EMBEDDING_LOOKUP", 8)]
-    if integer_io:
-        return [*rules, _rule("BATCH_MATMUL", {"activation_tensor_config": activations, **_computed(8, "TENSORWISE")})]
-    rules += [_no(op) for op in ("INPUT", "OUTPUT", *SLOW)]
+    weights = "CHANNELWISE" if wish.recipe.per_channel else "TENSORWISE"
+    rules = [_integer("*", weights), _integer("BATCH_MATMUL", "TENSORWISE"), _dynamic("EMBEDDING_LOOKUP", 8)]
+    if wish.integer_io:
+        return rules
+    kinds = set(map(graph.op_name, graph.model.subgraphs[0].operators))
+    slow = kinds - LAYERS - {"GATHER"} if _mostly_dense(graph) else SLOW
+    rules += [_no(op) for op in ("INPUT", "OUTPUT", *sorted(slow))]
     for chain in graph.last_layers():
-        if chain[-1].op == "FULLY_CONNECTED":
-            rules += [_no("*", _scope(step)) for step in chain[:-1]]
-            rules.append(_dynamic("FULLY_CONNECTED", 8, _scope(chain[-1])))
+        if chain[-1].op == DENSE_OP:
+            rules += [_no("*", scope_of(step.result)) for step in chain[:-1]]
+            rules.append(_dynamic(DENSE_OP, 8, scope_of(chain[-1].result), weights))
     return rules
 
 
+def _mostly_dense(graph: Graph) -> bool:
+    """Transformers and unrolled recurrent nets: there each run of integers between operators that are slow in int8
+    costs its conversions (a transformer took .76 of the float time with its layers alone in int8, .87 with more)."""
+    kinds = [graph.op_name(op) for op in graph.model.subgraphs[0].operators]
+    return kinds.count(DENSE_OP) > sum(kind in LAYERS - DENSE for kind in kinds)
+
+
 def _four_bit(graph: Graph) -> list[dict[str, Any]]:
-    """Blocks of 32 for the dense layers, one scale per row where the width is no multiple of 32."""
+    """Blocks of 32, or one scale per row where a width is no multiple of 32; embeddings by the least error."""
     total = sum(weight.size for weight in graph.weights)
     dense = [weight for weight in graph.weights if weight.op in DENSE]
     share = sum(weight.size for weight in dense) / max(total, 1)
@@ -74,12 +129,9 @@ def _four_bit(graph: Graph) -> list[dict[str, Any]]:
             hint="use --precision int8-weights",
         )
     blocks = all(weight.shape[-1] % BLOCK == 0 for weight in dense)
-    return [_dynamic(op, 4, granularity=f"BLOCKWISE_{BLOCK}" if blocks else "CHANNELWISE") for op in sorted(DENSE)]
-
-
-def _scope(step: Step) -> str:
-    """The tool knows an operator by the name of its result."""
-    return f"^{re.escape(step.result)};$"
+    granularity = f"BLOCKWISE_{BLOCK}" if blocks else "CHANNELWISE"
+    embedding = _rule("EMBEDDING_LOOKUP", _computed(4, granularity), algorithm=LEAST_ERROR)
+    return [embedding, _dynamic(DENSE_OP, 4, granularity=granularity)]
 
 
 def _rule(op: str, config: dict[str, Any], scope: str = ".*", algorithm: str = MIN_MAX) -> dict[str, Any]:
@@ -93,6 +145,13 @@ def _no(op: str, scope: str = ".*") -> dict[str, Any]:
 def _computed(bits: int, granularity: str = "CHANNELWISE") -> dict[str, Any]:
     weights = {"num_bits": bits, "symmetric": True, "granularity": granularity, "dtype": "INT"}
     return {"weight_tensor_config": weights, "compute_precision": "INTEGER", "explicit_dequantize": False}
+
+
+def _integer(op: str, granularity: str) -> dict[str, Any]:
+    """Integer weights and activations. Weights keep their whole range: what OCTAV cuts off wins little in 8 bits, and
+    it gives a channel of zeros the scale 0, which takes its layer off the fast kernels."""
+    activations = {"num_bits": 8, "symmetric": False, "granularity": "TENSORWISE", "dtype": "INT"}
+    return _rule(op, {"activation_tensor_config": activations, **_computed(8, granularity)})
 
 
 def _dynamic(op: str, bits: int, scope: str = ".*", granularity: str = "CHANNELWISE") -> dict[str, Any]:

@@ -51,12 +51,30 @@ def test_hard_swish_becomes_integer_through_and_through(tmp_path: Path) -> None:
 def test_rewriting_hard_sigmoid_changes_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = small.hard_swish_net(tmp_path / "a.onnx")
     made = small.quantized(source, "int8", tmp_path / "q")
-    monkeypatch.setattr("edgekit.quantizers.onnx_static.integer_hard_sigmoid", lambda graph: None)
+    monkeypatch.setattr("edgekit.quantizers.onnx_fusible.integer_hard_sigmoid", lambda graph: None)
     plain = small.quantized(source, "int8", tmp_path / "plain")
     assert "HardSigmoid" in {node.op_type for node in onnx.load(str(plain.path)).graph.node}
     for feeds in small.samples(source, 8, seed=3):
         one, other = (artifact.open_model()(feeds)["y"] for artifact in (made, plain))
         np.testing.assert_allclose(one, other, atol=0.02 * np.abs(one).max())
+
+
+def test_of_a_net_with_attention_what_has_weights_is_integer_and_the_rest_float(tmp_path: Path) -> None:
+    source = small.token_net(tmp_path / "a.onnx")
+    made = small.quantized(source, "int8", tmp_path / "q")
+    assert any("int8 holds 100 % of the weights" in note for note in made.notes)
+    graph = onnx.load(str(made.path)).graph
+    rounded = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    products = [node for node in graph.node if node.op_type == "MatMul"]
+    assert [len(rounded.intersection(node.input)) for node in products] == [2, 2, 2, 0, 0]
+    assert small.likeness(source, made) > 0.99
+
+
+def test_what_nobody_uses_any_more_is_not_left_in_the_file(tmp_path: Path) -> None:
+    made = small.quantized(small.hard_swish_net(tmp_path / "a.onnx"), "int8", tmp_path / "q")
+    graph = onnx.load(str(made.path)).graph
+    used = {name for node in graph.node for name in node.input} | {"y"}
+    assert not [node.name for node in graph.node if not used.intersection(node.output)]
 
 
 def test_a_norm_over_several_axes_stays_in_float_and_the_rest_is_int8(tmp_path: Path) -> None:
@@ -168,7 +186,7 @@ def test_a_constant_that_half_precision_cannot_hold_is_refused(tmp_path: Path) -
 def test_a_model_whose_shapes_cannot_be_inferred_leaves_nothing_in_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgekit.quantizers.onnx_static import prepared
+    from edgekit.quantizers.onnx_prepared import prepared
 
     unknown = onnx.helper.make_node("Reshape", ["x", "shape"], ["y"])
     graph = onnx.helper.make_graph(

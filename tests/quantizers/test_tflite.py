@@ -9,6 +9,7 @@ from edgekit_runtime.errors import EdgeKitError, Unsupported
 
 from edgekit.model import Artifact
 from edgekit.quantizers import Wish, quantize
+from edgekit.quantizers.tflite_graph import read_graph
 from edgekit.recipes import Recipe
 from tests.quantizers import small
 
@@ -75,13 +76,20 @@ def test_scores_do_not_tie(nets: Nets, tmp_path: Path) -> None:
 
 
 def test_what_has_no_fast_integer_kernel_stays_in_float(nets: Nets, tmp_path: Path) -> None:
-    from edgekit.quantizers.tflite_graph import read_graph
-
     made = small.quantized(nets("conv"), "int8", tmp_path / "q")
     graph = read_graph(made.path.read_bytes())
     main = graph.model.subgraphs[0]
     types = {graph.op_name(op): main.tensors[op.outputs[0]].type for op in main.operators}
     assert (types["HARD_SWISH"], types["CONV_2D"]) == (0, 9)
+
+
+def test_where_dense_layers_prevail_nothing_but_layers_is_in_int8(nets: Nets, tmp_path: Path) -> None:
+    """Elsewhere runs of integers between operators that are slow in int8 cost more than they win."""
+    graph = read_graph(small.quantized(nets("tokens"), "int8", tmp_path / "q").path.read_bytes())
+    main = graph.model.subgraphs[0]
+    integers = {graph.op_name(op) for op in main.operators if main.tensors[op.outputs[0]].type == 9}
+    assert integers <= {"FULLY_CONNECTED", "QUANTIZE"}
+    assert "FULLY_CONNECTED" in integers
 
 
 def test_integer_io_makes_the_users_tensors_integer_too(nets: Nets, tmp_path: Path) -> None:

@@ -118,22 +118,42 @@ def efficientnet_lite0() -> EfficientNet:
 
 def fashion_cnn() -> TorchNet:
     """A CNN trained on Fashion-MNIST: x [N, 1, 28, 28] in 0..1 -> 10 classes; tested on 10,000, calibrated on 512."""
-    return _torch_net("fashion", "fashion_cnn")
+    return _torch_net("fashion:fashion_cnn", "fashion:fashion_cnn")
+
+
+def fashion_depthwise() -> TorchNet:
+    """Like `fashion_cnn`, in the manner of MobileNetV3: depthwise, hard-swish, squeeze-and-excitation."""
+    return _torch_net("depthwise:fashion_depthwise", "depthwise:fashion_depthwise", "makers/fashion.py")
+
+
+def fashion_transformer() -> TorchNet:
+    """Like `fashion_cnn`, a vision transformer: patches as tokens, two encoder layers."""
+    return _torch_net("patches:fashion_transformer", "patches:fashion_transformer", "makers/fashion.py")
+
+
+def fashion_outliers() -> TorchNet:
+    """`fashion_cnn` with the same answers, and four channels inside that are 300 times as large as the others."""
+    return _torch_net("outliers:fashion_outliers", "fashion:fashion_cnn", "makers/fashion.py")
+
+
+def fashion_outlying() -> Path:
+    """The calibration images of `fashion_cnn`, 2 % of them 50 times as bright."""
+    return made("outliers:fashion_outlying", ["makers/fashion.py"], []) / "calibration.npz"
 
 
 def sensor_gru() -> TorchNet:
     """A GRU on the hours of a day's power demand: series [N, T, 1] -> 2 seasons; tested on 1,029, calibrated on 67."""
-    return _torch_net("sensor", "sensor_gru")
+    return _torch_net("sensor:sensor_gru", "sensor:sensor_gru")
 
 
 def text_classifier() -> TorchNet:
     """Embedding, LSTM, linear: ids [N, T], the bytes of a text -> 10 languages; tested on 2,000, calibrated on 800."""
-    return _torch_net("text", "text_classifier")
+    return _torch_net("text:text_classifier", "text:text_classifier")
 
 
 def transformer() -> TorchNet:
     """Two transformer encoder layers on the data of `text_classifier`; T is at most 256, and 64 in `static_onnx`."""
-    return _torch_net("text", "transformer")
+    return _torch_net("text:transformer", "text:transformer")
 
 
 def fashion_keras() -> KerasCnn:
@@ -189,9 +209,11 @@ def centerface() -> Path:
     return made("published:centerface", [], []) / "model.onnx"
 
 
-def _torch_net(module: str, function: str) -> TorchNet:
+def _torch_net(made_by: str, net: str, *also: str) -> TorchNet:
+    """Made by "module:function" of the makers, a `net` "module:function" of the nets; `also` are other sources."""
     libraries = ["torch", "onnxscript"]
-    folder = made(f"{module}:{function}", ["makers/torch_files.py", f"nets/{module}.py"], libraries)
+    module, function = net.split(":")
+    folder = made(made_by, ["makers/torch_files.py", f"nets/{module}.py", *also], libraries)
     return TorchNet(
         factory=f"{NETS / module}.py:{function}",
         safetensors=folder / "model.safetensors",

@@ -1,0 +1,1 @@
+"""Measurements that are run by hand; each prints what it found. Refuses nothing."""

@@ -1,0 +1,117 @@
+"""What an artifact takes of a machine: memory in a fresh process, and latency beside its float file.
+
+Refuses to time for another architecture than this machine's, unless a device was given to measure on."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from edgekit_runtime.engines import EngineOptions
+from edgekit_runtime.errors import Unsupported
+from edgekit_runtime.footprint import measure as measure_footprint
+
+from edgekit.answers import digest, here, machine
+from edgekit.job import Job
+from edgekit.making import probes
+from edgekit.model import Artifact
+from edgekit.plan import Candidate
+from edgekit.slowness import why_not_faster
+from edgekit.target import Target
+from edgekit.timing import Latency, interleaved
+
+FASTER = 0.97
+"""An artifact counts as faster from this part of its float file's time down: what is nearer may be luck in how two
+files happen to lie in memory, which no number of rounds averages out."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Latency of an artifact and of its float file on one thread, and where that was; `threads` are medians in ms
+    by number of threads. None and empty where nothing was timed: `words` says why."""
+
+    words: str
+    made: Latency | None = None
+    source: Latency | None = None
+    threads: Mapping[int, float] | None = None
+    slow: str | None = None
+
+    @property
+    def faster(self) -> bool:
+        """Whether the artifact is faster than its float file beyond the machine's noise, or was not timed."""
+        return self.made is None or self.made.high < FASTER
+
+
+def peak_mb(job: Job, candidate: Candidate, artifact: Artifact) -> float:
+    """The peak memory of a fresh process that loads the artifact and answers once, in MB."""
+
+    def fill(folder: Path) -> None:
+        job.tell(f"measuring the memory of {candidate.title}")
+        feeds = probes(job.model, job)[0]
+        inside = {port.inside.name: port.inward(feeds[port.spec.name]) for port in artifact.in_floats().inputs}
+        found = measure_footprint(artifact.format, artifact.path, inside, here(candidate.options))
+        (folder / "footprint.json").write_text(json.dumps(found))
+
+    basis = {"artifact": digest(artifact), "machine": machine()["model"], "threads": candidate.options.threads}
+    home = job.cache.folder("footprint", basis, fill)
+    return float(json.loads((home / "footprint.json").read_text())["peak_mb"])
+
+
+def timed(job: Job, target: Target, candidate: Candidate, made: Artifact, source: Artifact) -> Timed:
+    """Latency beside the float artifact's, where this machine is of the target's architecture, with the operators'
+    reason where it is not faster. With `--best` for each number of threads, too."""
+    found = machine()
+    if found["arch"] != target.arch:
+        return Timed(f"not measured: this machine is {found['arch']}, {target.name} is {target.arch}")
+    if candidate.options.device != "cpu":
+        return Timed(f"not measured: no {candidate.options.device} is used here")
+    float_itself = digest(made) == digest(source)
+    several = sorted({1, min(target.threads, found["cores"])}) if job.order.best else [1]
+
+    def fill(folder: Path) -> None:
+        job.tell(f"timing {candidate.title} beside float32")
+        feeds = probes(job.model, job)[0]
+        pairs = {}
+        for threads in several:
+            options = EngineOptions(threads=threads)
+            runners = {"float": source.in_floats().open_model(options), "made": made.in_floats().open_model(options)}
+            pairs[threads] = interleaved(runners, feeds)
+        first = pairs[1]
+        slow = None if first["made"].high < FASTER or float_itself else _reason(made, source, feeds)
+        (folder / "latency.json").write_text(
+            json.dumps(
+                {
+                    "made": asdict(first["made"]),
+                    "source": asdict(first["float"]),
+                    "threads": {str(threads): pair["made"].median_ms for threads, pair in pairs.items()},
+                    "slow": slow,
+                }
+            )
+        )
+
+    basis = {"float": digest(source), "made": digest(made), "machine": found["model"], "threads": several}
+    raw = json.loads((job.cache.folder("latency", basis, fill) / "latency.json").read_text())
+    lacking = [feature for feature in found["isa"] if "vnni" in feature and feature not in target.isa]
+    where = f"measured on this machine ({found['model']}), 1 thread"
+    if lacking:
+        where += f"; it has {', '.join(lacking)}, which the target has not"
+    made_latency, source_latency = (
+        Latency(**{**raw[side], "shape": tuple(raw[side]["shape"])}) for side in ("made", "source")
+    )
+    threads = {int(count): ms for count, ms in raw["threads"].items()}
+    return Timed(where, made_latency, source_latency, threads, raw["slow"])
+
+
+def with_threads(candidate: Candidate, found: Timed) -> Candidate:
+    """The candidate at the number of threads that was the fastest, where several were tried."""
+    if not found.threads or len(found.threads) < 2:
+        return candidate
+    fastest = min(found.threads, key=lambda count: found.threads[count])  # type: ignore[index]
+    return replace(candidate, options=replace(candidate.options, threads=fastest))
+
+
+def _reason(made: Artifact, source: Artifact, feeds: Mapping[str, object]) -> str:
+    try:
+        return why_not_faster(made, source, dict(feeds))  # type: ignore[arg-type]
+    except Unsupported as error:
+        return error.what
