@@ -24,6 +24,10 @@ PLAIN = Rung(Recipe("int8"), "")
 CORRECTED = Rung(Recipe("int8", correct_bias=True), "takes the mean error of rounding out of the biases")
 MSE = Rung(Recipe("int8", ranges="mse"), "the range of least squared error cuts off outliers of the activations")
 PERCENTILE = Rung(Recipe("int8", ranges="percentile"), "cuts off the rarest values of the activations")
+NARROW, NARROWER, NARROWEST = (
+    Rung(Recipe("int8", ranges="percentile", percentile=part), "cuts off more of the outlying values")
+    for part in (99.9, 99.5, 98.0)
+)
 BOTH = Rung(Recipe("int8", ranges="mse", correct_bias=True), "cuts off outliers and corrects the biases")
 EQUALIZED = Rung(Recipe("int8", equalize=True), "evens out channels of uneven size")
 SMOOTHED = Rung(Recipe("int8", smooth=True), "moves outliers of the activations into the weights")
@@ -33,9 +37,18 @@ ENTROPY = Rung(Recipe("int8", ranges="entropy"), "keeps most of what the activat
 PER_TENSOR = Rung(Recipe("int8", per_channel=False), "one scale a tensor, as some accelerators want it")
 
 STATIC: dict[str, tuple[Rung, ...]] = {
-    "onnx": (PLAIN, CORRECTED, MSE, PERCENTILE, BOTH, EQUALIZED, SMOOTHED, MIXED, MIXED_MSE, ENTROPY, PER_TENSOR),
-    "openvino": (PLAIN, MSE, SMOOTHED, EQUALIZED, CORRECTED, MIXED, MIXED_MSE, PERCENTILE, PER_TENSOR),
-    "tflite": (PLAIN, CORRECTED, MSE, PERCENTILE, BOTH, EQUALIZED, SMOOTHED, MIXED, MIXED_MSE, ENTROPY, PER_TENSOR),
+    "onnx": (
+        *(PLAIN, CORRECTED, MSE, PERCENTILE, BOTH, EQUALIZED, SMOOTHED),
+        *(NARROW, NARROWER, NARROWEST, MIXED, MIXED_MSE, ENTROPY, PER_TENSOR),
+    ),
+    "openvino": (
+        *(PLAIN, MSE, SMOOTHED, EQUALIZED, CORRECTED, PERCENTILE),
+        *(NARROW, NARROWER, NARROWEST, MIXED, MIXED_MSE, PER_TENSOR),
+    ),
+    "tflite": (
+        *(PLAIN, CORRECTED, MSE, PERCENTILE, BOTH, EQUALIZED, SMOOTHED),
+        *(NARROW, NARROWER, NARROWEST, MIXED, MIXED_MSE, ENTROPY, PER_TENSOR),
+    ),
 }
 """Format -> what may be tried for static int8, in the order of what it takes and of how often it helped on
 EfficientNet-Lite0, three small networks on Fashion-MNIST and a transformer."""

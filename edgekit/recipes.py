@@ -18,7 +18,9 @@ RANGES = {
 class Recipe:
     """What a quantizer is asked for.
 
-    `ranges` (a key of RANGES) and `per_channel` are for static int8. `reduce_range` gives 7-bit weights, right on
+    `ranges` (a key of RANGES) and `per_channel` are for static int8; `percentile`, for ranges of that kind, is the
+    part in percent of all values, over all samples, that stays within the range (what is beyond is cut off at both
+    ends alike). `reduce_range` gives 7-bit weights, right on
     CPUs whose 8-bit multiply-add saturates. `correct_bias` moves biases by the mean error that rounding made,
     `smooth` moves outliers of activations into the weights behind them (SmoothQuant), `equalize` evens out the
     channels of neighbouring layers (cross-layer equalization). `keep` are operators left in float, by the names
@@ -27,6 +29,7 @@ class Recipe:
 
     precision: str
     ranges: str = "minmax"
+    percentile: float = 99.99
     per_channel: bool = True
     reduce_range: bool = False
     correct_bias: bool = False
@@ -38,7 +41,8 @@ class Recipe:
     def words(self) -> str:
         """Such as "percentile ranges, bias correction, 3 operators in float"; empty for the plain recipe."""
         said = [
-            f"{RANGES[self.ranges]} ranges" if self.ranges != "minmax" else "",
+            f"{self.percentile:g} % ranges" if self.ranges == "percentile" else "",
+            f"{RANGES[self.ranges]} ranges" if self.ranges not in ("minmax", "percentile") else "",
             "one scale a tensor" if not self.per_channel else "",
             "7-bit weights" if self.reduce_range else "",
             "equalized" if self.equalize else "",
