@@ -1,4 +1,6 @@
-"""How often a build passes a model that is over its budget: the whole search, simulated. `python benchmarks/error_rate.py`
+"""How often a build passes a model that is over its budget: the whole search, simulated.
+
+Run it with `python -m benchmarks.error_rate`.
 
 Candidates lose and win samples at random with known rates; screening, looks, confirmations and the search are the
 product's own. Prints, for each case, the share of builds that passed (n = 2,000 builds): the error rate where every
@@ -91,6 +93,7 @@ def passes(case: Case, seed: int) -> bool:
         confirm,
         lambda tried: tried.trial is not None and tried.trial.outcome == "passed",
         lambda tried: tried.trial is not None and tried.trial.outcome == "inconclusive" and tried.trial.bound.drop <= 0,
+        lambda draw: 0,
     )
     return search(case.candidates, steps).pick is not None
 
@@ -105,11 +108,12 @@ OVER = (
     Case("8 candidates, mean absolute error, mild tail", 1_000, 0.02, (errors(0.02, 0.5),) * 8, shares=False),
     Case("8 candidates, mean absolute error, long tail", 2_000, 0.02, (errors(0.02, 1.0),) * 8, shares=False),
 )
+OVERS = (flips(0.01, 0.02),) * 7
 WITHIN = (
     Case("one candidate that loses nothing, 1 % differ", 10_000, 0.005, (flips(0.0, 0.01),)),
     Case("one that loses .1 points, 2 % differ", 10_000, 0.005, (flips(0.001, 0.02),)),
     Case("one that loses .2 points, 2 % differ", 10_000, 0.005, (flips(0.002, 0.02),)),
-    Case("one that loses .1 points after 7 over the budget", 10_000, 0.005, (*(flips(0.01, 0.02),) * 7, flips(0.001, 0.02))),
+    Case("one that loses .1 points after 7 over the budget", 10_000, 0.005, (*OVERS, flips(0.001, 0.02))),
     Case("one that loses nothing, 2,000 samples", 2_000, 0.005, (flips(0.0, 0.005),)),
     Case("one that loses nothing, 2,000 samples, 1 point allowed", 2_000, 0.01, (flips(0.0, 0.01),)),
 )  # fmt: skip

@@ -175,6 +175,7 @@ def _steps(job: Job, plan: Plan) -> Steps[Candidate, Tried]:
         lambda tried, alpha: confirm(job, plan, tried, alpha),
         lambda tried: tried.verdict.outcome in BUILT,
         lambda tried: tried.verdict.outcome == "inconclusive" and (tried.quality is None or tried.quality.drop <= 0),
+        lambda candidate: (candidate.format, candidate.precision),
     )
 
 

@@ -2,7 +2,7 @@
 
 Refuses to pick on the samples it chose by: that is how a model over budget slips through."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -26,7 +26,8 @@ T = TypeVar("T")
 class Steps(Generic[C, T]):
     """What the search does with a candidate: `attempt` makes, screens and measures it; `standing` says whether it is
     worth a confirmation; `cost` ranks (less is better); `confirm(tried, alpha)` tries it on fresh samples and gives
-    it anew with its verdict; `passed` reads that; `hopeless` says that no other candidate could do better."""
+    it anew with its verdict; `passed` reads that; `hopeless` says that no other candidate could do better. `kind`
+    names candidates that cost the same to run, so that one of them is enough."""
 
     attempt: Callable[[C], T]
     standing: Callable[[T], Standing]
@@ -34,6 +35,7 @@ class Steps(Generic[C, T]):
     confirm: Callable[[T, float], T]
     passed: Callable[[T], bool]
     hopeless: Callable[[T], bool]
+    kind: Callable[[C], Hashable]
 
 
 @dataclass(frozen=True)
@@ -54,27 +56,65 @@ def search_share(n: int) -> int:
 def search(
     candidates: Iterable[C], steps: Steps[C, T], best: bool = False, late: Callable[[], bool] = bool
 ) -> Found[T]:
-    """Try candidates from the cheapest to the dearest; the first good one that is confirmed is the pick. With `best`
-    all are screened first, and confirmed in the order of their cost. Doubtful ones are confirmed last. `late` true
-    ends the search; the first attempt is always made."""
-    waiting, tried = list(candidates), list[T]()
-    later: list[int] = []
-    attempts = 0
-    while waiting and not (tried and late()):
-        tried.append(steps.attempt(waiting.pop(0)))
-        standing, place = steps.standing(tried[-1]), len(tried) - 1
-        if standing == "doubtful" or (best and standing == "good"):
-            later.append(place)
-        elif standing == "good" and attempts < CONFIRMATIONS:
-            tried[place] = steps.confirm(tried[place], share_of_alpha(ALPHA, attempts))
-            attempts += 1
-            if steps.passed(tried[place]) or steps.hopeless(tried[place]):
-                return Found(tuple(tried), tried[place] if steps.passed(tried[place]) else None, len(waiting))
-    for place in sorted(later, key=lambda place: (steps.standing(tried[place]) != "good", steps.cost(tried[place]))):
-        if attempts == CONFIRMATIONS:
+    """Try candidates from the cheapest to make to the dearest; the first good one that is confirmed is the pick.
+
+    With `best`, the first good one of each kind is looked for, and of these the one that costs the least to run is
+    confirmed first; where that fails, the next of its kind takes its place. Doubtful ones are confirmed last.
+    `late` true ends the search; the first attempt is always made.
+    """
+    run = _Run(steps, late)
+    lanes: dict[Hashable, list[C]] = {}
+    for candidate in candidates:
+        lanes.setdefault(steps.kind(candidate) if best else None, []).append(candidate)
+    good: dict[Hashable, int] = {}
+    while True:
+        for kind, lane in lanes.items():
+            while kind not in good and lane and not run.over():
+                place = run.attempt(lane.pop(0))
+                if place is not None:
+                    good[kind] = place
+        if not good:
             break
-        tried[place] = steps.confirm(tried[place], share_of_alpha(ALPHA, attempts))
-        attempts += 1
-        if steps.passed(tried[place]):
-            return Found(tuple(tried), tried[place], len(waiting))
-    return Found(tuple(tried), None, len(waiting))
+        kind = min(good, key=lambda kind: steps.cost(run.tried[good[kind]]))
+        if run.confirm(good.pop(kind)):
+            break
+    if run.pick is None:
+        for place in sorted(run.doubtful, key=lambda place: steps.cost(run.tried[place])):
+            if run.confirm(place):
+                break
+    return Found(tuple(run.tried), run.pick, sum(map(len, lanes.values())))
+
+
+class _Run(Generic[C, T]):
+    """One search under way: all that was tried, the doubtful ones, the pick, how many confirmations were spent."""
+
+    def __init__(self, steps: Steps[C, T], late: Callable[[], bool]) -> None:
+        self.steps, self.late = steps, late
+        self.tried: list[T] = []
+        self.doubtful: list[int] = []
+        self.pick: T | None = None
+        self.confirmations = 0
+        self.hopeless = False
+
+    def over(self) -> bool:
+        """Whether nothing more is to be made."""
+        return self.hopeless or self.confirmations == CONFIRMATIONS or bool(self.tried and self.late())
+
+    def attempt(self, candidate: C) -> int | None:
+        """Make it; its place where it is good."""
+        self.tried.append(self.steps.attempt(candidate))
+        standing, place = self.steps.standing(self.tried[-1]), len(self.tried) - 1
+        if standing == "doubtful":
+            self.doubtful.append(place)
+        return place if standing == "good" else None
+
+    def confirm(self, place: int) -> bool:
+        """Confirm it on fresh samples, unless too many were; whether the search ends with that."""
+        if self.hopeless or self.confirmations == CONFIRMATIONS:
+            return True
+        found = self.steps.confirm(self.tried[place], share_of_alpha(ALPHA, self.confirmations))
+        self.tried[place], self.confirmations = found, self.confirmations + 1
+        if self.steps.passed(found):
+            self.pick = found
+        self.hopeless = self.steps.hopeless(found)
+        return self.pick is not None or self.hopeless

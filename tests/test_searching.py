@@ -29,6 +29,7 @@ def searched(*candidates: Kind, best: bool = False, late: bool = False) -> tuple
         confirm,
         lambda one: one[3] and one[0] in confirmed,
         lambda one: False,
+        lambda one: one[0][0],
     )
     found = search(candidates, steps, best, lambda: late)
     return found.pick[0] if found.pick else None, confirmed, found
@@ -47,6 +48,16 @@ def test_a_doubtful_one_is_confirmed_when_nothing_else_is_left() -> None:
 def test_the_best_is_the_one_that_costs_the_least() -> None:
     pick, confirmed, _ = searched(("a", "good", 2, True), ("b", "good", 1, False), ("c", "good", 1.5, True), best=True)
     assert (pick, confirmed) == ("c", ["b", "c"])
+
+
+def test_of_one_kind_the_first_good_one_is_enough() -> None:
+    pick, _, found = searched(("a1", "good", 2, True), ("b", "good", 3, True), ("a2", "good", 2, True), best=True)
+    assert (pick, found.untried) == ("a1", 1)
+
+
+def test_where_the_first_of_a_kind_is_not_confirmed_the_next_takes_its_place() -> None:
+    pick, confirmed, _ = searched(("a1", "good", 2, False), ("b", "good", 3, True), ("a2", "good", 2, True), best=True)
+    assert (pick, confirmed) == ("a2", ["a1", "a2"])
 
 
 def test_when_the_time_is_over_the_first_attempt_was_still_made() -> None:
