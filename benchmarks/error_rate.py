@@ -94,6 +94,7 @@ def passes(case: Case, seed: int) -> bool:
         lambda tried: tried.trial is not None and tried.trial.outcome == "passed",
         lambda tried: tried.trial is not None and tried.trial.outcome == "inconclusive" and tried.trial.bound.drop <= 0,
         lambda draw: 0,
+        lambda tried: False,
     )
     return search(case.candidates, steps).pick is not None
 

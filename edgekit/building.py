@@ -19,9 +19,10 @@ from edgekit.cache import Cache
 from edgekit.converters import ROUTES, route
 from edgekit.data import raw_fingerprint
 from edgekit.declared import completed
-from edgekit.details import look_inside
+from edgekit.details import fewer_samples, look_inside
 from edgekit.evidence import Verdict
 from edgekit.job import Job, Order, open_job
+from edgekit.measuring import peak_of_build_mb
 from edgekit.model import Model, Tell
 from edgekit.packing import pack
 from edgekit.places import Place
@@ -60,7 +61,7 @@ class Outcome:
 
 
 BUILT = ("passed", "unbudgeted")
-WORST_LAST = ("passed", "unbudgeted", "inconclusive", "missed", "refused")
+WORST_LAST = ("passed", "unbudgeted", "inconclusive", "screened", "missed", "refused")
 
 
 def prepare(order: Order, tell: Tell) -> Prepared:
@@ -133,7 +134,10 @@ def _build_one(job: Job, plan: Plan, place: Path) -> Outcome:
         "untried": found.untried,
         "details": details,
         "seconds": round(time.monotonic() - begun, 1),
+        "peak_mb": peak_of_build_mb(),
     }
+    if facts["data"]["calibration"] is not None:
+        facts["data"]["calibration"]["sufficient"] = fewer_samples(job, best)
     if best.verdict.outcome in BUILT:
         job.tell(f"packing {place.name}")
         with whole_folder(place) as scratch:
@@ -150,16 +154,10 @@ def _build_one(job: Job, plan: Plan, place: Path) -> Outcome:
 def _steps(job: Job, plan: Plan) -> Steps[Candidate, Tried]:
     """What the search does with a candidate here; a file that another recipe gave before is not tried again."""
     made: dict[str, str] = {}
-    slow: dict[tuple[str, str], str] = {}
 
     def attempted(candidate: Candidate) -> Tried:
-        kind = (candidate.format, candidate.precision)
-        if kind in slow:
-            return Tried(candidate, Verdict("missed", f"it has the operators of {slow[kind]}, which is no faster"))
         job.tell(f"trying {candidate.title}")
         tried = attempt(job, plan, candidate)
-        if tried.too_slow:
-            slow[kind] = tried.candidate.title
         if tried.artifact is None:
             return tried
         content = tried.artifact.sha256()
@@ -176,6 +174,7 @@ def _steps(job: Job, plan: Plan) -> Steps[Candidate, Tried]:
         lambda tried: tried.verdict.outcome in BUILT,
         lambda tried: tried.verdict.outcome == "inconclusive" and (tried.quality is None or tried.quality.drop <= 0),
         lambda candidate: (candidate.format, candidate.precision),
+        lambda tried: tried.too_slow,
     )
 
 

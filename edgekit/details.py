@@ -3,6 +3,7 @@
 Refuses nothing: what cannot be looked at is left out."""
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from edgekit_runtime.tensors import Array
 
 from edgekit import layers
 from edgekit.answers import Answering, made_of, output, scores, source_of
-from edgekit.job import Job
+from edgekit.evidence import measure
+from edgekit.job import Job, evenly
+from edgekit.making import quantized_artifact
 from edgekit.scoring import Tried
 from edgekit.showing import picture_of, series_of, values_of
 
@@ -32,6 +35,34 @@ def look_inside(job: Job, tried: Tried) -> dict[str, Any]:
         return found
     one, n = made_of(tried.artifact, tried.candidate.title, tried.candidate.options), tried.quality.n
     return found | {"confusion": _confusion(job, one, n)} | _differing(job, one, n)
+
+
+FEWER = (16, 64)
+"""How many calibration samples are tried, to see whether they would have been enough."""
+
+
+def fewer_samples(job: Job, tried: Tried) -> list[dict[str, Any]]:
+    """What the same recipe loses when fewer samples calibrate, on what screening or else everything was scored on;
+    the last is what all of them lose. Empty for what is not calibrated, and where nothing is judged."""
+    candidate, source, data = tried.candidate, tried.source, job.calibration
+    if source is None or data is None or job.evaluation is None or tried.artifact is None:
+        return []
+    if candidate.precision != "int8" or source.precision == "int8" or not job.order.goals.judged:
+        return []
+    n, found = job.seen or len(job.evaluation), []
+    for count in (*(count for count in FEWER if 2 * count <= len(data)), len(data)):
+        if job.late():
+            return []
+        smaller = replace(job, calibration=evenly(data, count)) if count < len(data) else job
+        try:
+            made = tried.artifact if count == len(data) else quantized_artifact(smaller, candidate, source)[0]
+        except EdgeKitError:
+            continue
+        quality = measure(scores(job, made_of(made, f"{count} calibration samples", candidate.options), 0, n))
+        found.append(
+            {"n": count, "drop": _plain(quality.drop), "low": _plain(quality.low), "high": _plain(quality.high)}
+        )
+    return found if len(found) > 1 else []
 
 
 def _layers(job: Job, tried: Tried) -> list[dict[str, Any]]:

@@ -42,9 +42,10 @@ class Quality:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a candidate may be shipped, and why in words. `needed` is the n that would settle it."""
+    """Whether a candidate may be shipped, and why in words. `needed` is the n that would settle it. "screened" is one
+    that the search found good and did not need."""
 
-    outcome: Literal["passed", "missed", "inconclusive", "unbudgeted", "refused"]
+    outcome: Literal["passed", "screened", "missed", "inconclusive", "unbudgeted", "refused"]
     why: str
     needed: int | None = None
 

@@ -3,6 +3,7 @@
 Refuses to time for another architecture than this machine's, unless a device was given to measure on."""
 
 import json
+import resource
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,15 +11,18 @@ from pathlib import Path
 from edgekit_runtime.engines import EngineOptions
 from edgekit_runtime.errors import Unsupported
 from edgekit_runtime.footprint import measure as measure_footprint
+from edgekit_runtime.tensors import Feeds
 
 from edgekit.answers import digest, here, machine
 from edgekit.job import Job
 from edgekit.making import probes
 from edgekit.model import Artifact
+from edgekit.places.over_ssh import over_ssh
+from edgekit.places.there import open_at
 from edgekit.plan import Candidate
 from edgekit.slowness import why_not_faster
 from edgekit.target import Target
-from edgekit.timing import Latency, interleaved
+from edgekit.timing import Latency, interleaved, summary
 
 FASTER = 0.97
 """An artifact counts as faster from this part of its float file's time down: what is nearer may be luck in how two
@@ -57,49 +61,71 @@ def peak_mb(job: Job, candidate: Candidate, artifact: Artifact) -> float:
     return float(json.loads((home / "footprint.json").read_text())["peak_mb"])
 
 
+def peak_of_build_mb() -> float:
+    """The most memory that this process, or one that it started, held so far, in MB (Linux counts in kB)."""
+    used = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round(max(used) / 1024, 1)
+
+
 def timed(job: Job, target: Target, candidate: Candidate, made: Artifact, source: Artifact) -> Timed:
-    """Latency beside the float artifact's, where this machine is of the target's architecture, with the operators'
-    reason where it is not faster. With `--best` for each number of threads, too."""
-    found = machine()
-    if found["arch"] != target.arch:
+    """Latency beside the float artifact's, on the device that was named, else here where this machine is of the
+    target's architecture; with the operators' reason where it is not faster. With `--best` for each number of
+    threads, too."""
+    found, device = machine(), job.order.measure_on
+    if device is None and found["arch"] != target.arch:
         return Timed(f"not measured: this machine is {found['arch']}, {target.name} is {target.arch}")
-    if candidate.options.device != "cpu":
+    if device is None and candidate.options.device != "cpu":
         return Timed(f"not measured: no {candidate.options.device} is used here")
-    float_itself = digest(made) == digest(source)
-    several = sorted({1, min(target.threads, found["cores"])}) if job.order.best else [1]
+    several = sorted({1, min(target.threads, found["cores"])}) if job.order.best and device is None else [1]
 
     def fill(folder: Path) -> None:
-        job.tell(f"timing {candidate.title} beside float32")
+        job.tell(f"timing {candidate.title} beside float32{f' on {device}' if device else ''}")
         feeds = probes(job.model, job)[0]
-        pairs = {}
-        for threads in several:
-            options = EngineOptions(threads=threads)
-            runners = {"float": source.in_floats().open_model(options), "made": made.in_floats().open_model(options)}
-            pairs[threads] = interleaved(runners, feeds)
+        if device is not None:
+            pairs, where = {1: _there(job, device, made, source, feeds)}, device
+        else:
+            pairs, where = {threads: _here(made, source, feeds, threads) for threads in several}, ""
         first = pairs[1]
-        slow = None if first["made"].high < FASTER or float_itself else _reason(made, source, feeds)
-        (folder / "latency.json").write_text(
-            json.dumps(
-                {
-                    "made": asdict(first["made"]),
-                    "source": asdict(first["float"]),
-                    "threads": {str(threads): pair["made"].median_ms for threads, pair in pairs.items()},
-                    "slow": slow,
-                }
-            )
-        )
+        fast = first["made"].high < FASTER or digest(made) == digest(source)
+        slow = None if fast or where else _reason(made, source, feeds)
+        kept = {
+            "made": asdict(first["made"]),
+            "source": asdict(first["float"]),
+            "threads": {str(threads): pair["made"].median_ms for threads, pair in pairs.items()},
+            "slow": slow,
+        }
+        (folder / "latency.json").write_text(json.dumps(kept))
 
-    basis = {"float": digest(source), "made": digest(made), "machine": found["model"], "threads": several}
+    basis = {
+        "float": digest(source), "made": digest(made), "machine": device or found["model"], "threads": several,
+    }  # fmt: skip
     raw = json.loads((job.cache.folder("latency", basis, fill) / "latency.json").read_text())
-    lacking = [feature for feature in found["isa"] if "vnni" in feature and feature not in target.isa]
-    where = f"measured on this machine ({found['model']}), 1 thread"
-    if lacking:
-        where += f"; it has {', '.join(lacking)}, which the target has not"
     made_latency, source_latency = (
         Latency(**{**raw[side], "shape": tuple(raw[side]["shape"])}) for side in ("made", "source")
     )
     threads = {int(count): ms for count, ms in raw["threads"].items()}
-    return Timed(where, made_latency, source_latency, threads, raw["slow"])
+    return Timed(_where(target, device), made_latency, source_latency, threads, raw["slow"])
+
+
+def _here(made: Artifact, source: Artifact, feeds: Feeds, threads: int) -> dict[str, Latency]:
+    options = EngineOptions(threads=threads)
+    runners = {"float": source.in_floats().open_model(options), "made": made.in_floats().open_model(options)}
+    return interleaved(runners, feeds)
+
+
+def _there(job: Job, device: str, made: Artifact, source: Artifact, feeds: Feeds) -> dict[str, Latency]:
+    with open_at(over_ssh(device), EngineOptions(threads=1), job.tell) as there:
+        return summary(there.time({"float": source, "made": made}, feeds))
+
+
+def _where(target: Target, device: str | None) -> str:
+    """What was timed where, in words."""
+    if device is not None:
+        return f"measured on {device}, 1 thread"
+    found = machine()
+    lacking = [feature for feature in found["isa"] if "vnni" in feature and feature not in target.isa]
+    words = f"measured on this machine ({found['model']}), 1 thread"
+    return f"{words}; it has {', '.join(lacking)}, which the target has not" if lacking else words
 
 
 def with_threads(candidate: Candidate, found: Timed) -> Candidate:
@@ -110,8 +136,8 @@ def with_threads(candidate: Candidate, found: Timed) -> Candidate:
     return replace(candidate, options=replace(candidate.options, threads=fastest))
 
 
-def _reason(made: Artifact, source: Artifact, feeds: Mapping[str, object]) -> str:
+def _reason(made: Artifact, source: Artifact, feeds: Feeds) -> str:
     try:
-        return why_not_faster(made, source, dict(feeds))  # type: ignore[arg-type]
+        return why_not_faster(made, source, feeds)
     except Unsupported as error:
         return error.what

@@ -90,7 +90,15 @@ def attempt(job: Job, plan: Plan, candidate: Candidate) -> Tried:
         hint = f" ({error.hint})" if error.hint else ""
         return Tried(candidate, Verdict("refused", f"{error.what}{hint}"))
     tried = Tried(
-        candidate, Verdict("unbudgeted", ""), made, source, to_source, to_float, made.size(), source.size(), memory
+        candidate,
+        Verdict("screened" if job.order.goals.judged else "unbudgeted", ""),
+        made,
+        source,
+        to_source,
+        to_float,
+        made.size(),
+        source.size(),
+        memory,
     )
     if reason := _too_big(plan.target, tried):
         return replace(tried, verdict=Verdict("refused", reason))
@@ -149,9 +157,11 @@ def _screened(job: Job, tried: Tried) -> Tried:
     one = made_of(made, tried.candidate.title, tried.candidate.options)
     limits = _limits(job, one, 0, job.seen)
     standing, found = screen(limits, job.seen, _parts(job))
-    verdict = _verdict(job, found, job.seen) if standing != "good" else tried.verdict
+    verdict = _verdict(job, found, job.seen)
+    if standing == "good":
+        verdict = Verdict("screened", f"{verdict.why.split(',')[0]}, n = {found.bound.n:,}: good, and not needed")
     tried = replace(tried, standing=standing, screened=found.bound, verdict=verdict)
-    return tried if standing == "good" else _with_quality(tried, scores(job, one, 0, found.bound.n))
+    return _with_quality(tried, scores(job, one, 0, found.bound.n))
 
 
 def _timed(job: Job, target: Target, tried: Tried) -> Tried:

@@ -27,7 +27,8 @@ class Steps(Generic[C, T]):
     """What the search does with a candidate: `attempt` makes, screens and measures it; `standing` says whether it is
     worth a confirmation; `cost` ranks (less is better); `confirm(tried, alpha)` tries it on fresh samples and gives
     it anew with its verdict; `passed` reads that; `hopeless` says that no other candidate could do better. `kind`
-    names candidates that cost the same to run, so that one of them is enough."""
+    names candidates that cost the same to run, so that one of them is enough; `closed` says that no other of its
+    kind could do better."""
 
     attempt: Callable[[C], T]
     standing: Callable[[T], Standing]
@@ -36,6 +37,7 @@ class Steps(Generic[C, T]):
     passed: Callable[[T], bool]
     hopeless: Callable[[T], bool]
     kind: Callable[[C], Hashable]
+    closed: Callable[[T], bool]
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,12 @@ def search(
     while True:
         for kind, lane in lanes.items():
             while kind not in good and lane and not run.over():
-                place = run.attempt(lane.pop(0))
+                candidate = lane.pop(0)
+                place = run.attempt(candidate)
                 if place is not None:
                     good[kind] = place
+                elif steps.closed(run.tried[-1]):
+                    lane[:] = [other for other in lane if steps.kind(other) != steps.kind(candidate)]
         if not good:
             break
         kind = min(good, key=lambda kind: steps.cost(run.tried[good[kind]]))

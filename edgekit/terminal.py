@@ -19,7 +19,14 @@ from edgekit.building import Outcome, Prepared
 from edgekit.plan import Candidate, Plan, bytes_at
 from edgekit.report import agreement_words, latency_words, megabytes, quality_words
 
-COLOURS = {"passed": "green", "unbudgeted": "yellow", "inconclusive": "yellow", "missed": "red", "refused": "red"}
+COLOURS = {
+    "passed": "green",
+    "screened": "cyan",
+    "unbudgeted": "yellow",
+    "inconclusive": "yellow",
+    "missed": "red",
+    "refused": "red",
+}
 SHOWN = 4
 """Of how many candidates that were not taken the terminal says why."""
 STEP_WORDS = {

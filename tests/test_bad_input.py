@@ -104,7 +104,18 @@ def test_ctrl_c_leaves_nothing_behind(desk: Path, phase: str) -> None:
     before = sorted(desk.rglob("*"))
     cache = desk.parent / "cache"
     build = run_edgekit(
-        desk, "build", "digits.onnx", "--target", TARGET, "--format", "onnx", "--data", "digits.npz", "--cache", cache
+        desk,
+        "build",
+        "digits.onnx",
+        "--target",
+        TARGET,
+        "--format",
+        "onnx",
+        "--data",
+        "digits.npz",
+        "--smaller",
+        "--cache",
+        cache,
     )
     assert build.stderr is not None
     for line in build.stderr:

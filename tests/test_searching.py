@@ -30,6 +30,7 @@ def searched(*candidates: Kind, best: bool = False, late: bool = False) -> tuple
         lambda one: one[3] and one[0] in confirmed,
         lambda one: False,
         lambda one: one[0][0],
+        lambda one: one[0].endswith("slow"),
     )
     found = search(candidates, steps, best, lambda: late)
     return found.pick[0] if found.pick else None, confirmed, found
@@ -53,6 +54,11 @@ def test_the_best_is_the_one_that_costs_the_least() -> None:
 def test_of_one_kind_the_first_good_one_is_enough() -> None:
     pick, _, found = searched(("a1", "good", 2, True), ("b", "good", 3, True), ("a2", "good", 2, True), best=True)
     assert (pick, found.untried) == ("a1", 1)
+
+
+def test_where_one_is_too_slow_no_other_of_its_kind_is_made() -> None:
+    pick, _, found = searched(("a slow", "out", 1, True), ("a2", "good", 1, True), ("b", "good", 3, True))
+    assert (pick, [one[0] for one in found.tried]) == ("b", ["a slow", "b"])
 
 
 def test_where_the_first_of_a_kind_is_not_confirmed_the_next_takes_its_place() -> None:

@@ -42,7 +42,7 @@ def mended(source: onnx.ModelProto, samples: Calibration, wish: Wish, tell: Tell
     if recipe.smooth:
         smoothed = smooth(Calibrated(model, samples, wish.statistics, tell))
         model, keep = smoothed.model, smoothed.keep
-    ranges = activation_ranges(Calibrated(model, samples, wish.statistics, tell), recipe.ranges)
+    ranges = activation_ranges(Calibrated(model, samples, wish.statistics, tell), recipe)
     return Mended(model, ranges, keep, worth_integers(model.graph))
 
 

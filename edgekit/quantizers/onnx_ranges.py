@@ -2,7 +2,7 @@
 
 Refuses a graph that ONNX Runtime cannot calibrate. Memory does not grow with the number of samples."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,9 @@ from edgekit.quantizers.onnx_graph import LARGE, save
 from edgekit.quantizers.onnx_prepared import digest
 from edgekit.quantizers.onnx_session import open_session
 from edgekit.quantizers.onnx_statistics import Arrays, kept
+from edgekit.quantizers.percentiles import held_range
 from edgekit.quiet import last_line, quiet
+from edgekit.recipes import Recipe
 
 BINS = 2048
 """Bins of a histogram, from minus to plus the largest magnitude."""
@@ -29,7 +31,6 @@ ENTROPY_BINS, LEVELS = 512, 256
 """What ONNX Runtime's search by entropy gets. Its own defaults, 128 bins for 128 levels, leave it one choice, all of
 the range; its time grows with the square of the bins (EfficientNet-Lite0: 15 s with 512, 50 s with 1024)."""
 
-PERCENTILE = 99.999
 FRACTIONS = np.linspace(1.0, 0.02, 99)
 """Of the full range, on either side: among these the least squared error is looked for."""
 
@@ -67,23 +68,22 @@ class Calibrated:
         return kept(self.statistics, f"{digest(self.model)}-{len(self.samples)}-{what}", guarded)
 
 
-def activation_ranges(graph: Calibrated, how: str) -> Ranges:
-    """The ranges of all float activations, chosen as `how` (a key of `edgekit.recipes.RANGES`) says.
-
-    Percentile and entropy are ONNX Runtime's, on one and the same histograms.
+def activation_ranges(graph: Calibrated, recipe: Recipe) -> Ranges:
+    """The ranges of all float activations, chosen as the recipe says, all but "minmax" on one and the same histograms.
+    The search by entropy is ONNX Runtime's.
 
     Raises:
         Unsupported: ONNX Runtime cannot run the graph with all its tensors as outputs.
     """
     extremes = graph.found("minmax", lambda: _extremes(graph))
     full = {name: (np.float32(low), np.float32(high)) for name, (low, high) in extremes.items()}
-    if how == "minmax":
+    if recipe.ranges == "minmax":
         return full
     counts = graph.found("histograms", lambda: _histograms(graph, full))
     chosen = dict(full)
     for name, counted in counts.items():
         if counted.any():
-            low, high = CHOICES[how](counted, *full[name])
+            low, high = chosen_range(recipe, counted, *full[name])
             chosen[name] = (np.float32(min(low, 0.0)), np.float32(max(high, 0.0)))
     return chosen
 
@@ -110,7 +110,7 @@ def _histograms(graph: Calibrated, full: Ranges) -> Arrays:
     from onnxruntime.quantization.calibrate import HistogramCalibrater
 
     with _calibrater(HistogramCalibrater, graph.model) as calibrater:
-        calibrater.collector = _collector("percentile", BINS)
+        calibrater.collector = _collector(BINS)
         for name, (low, high) in full.items():
             limit = _limit(low, high)
             blank = (np.zeros(BINS, np.int64), _edges(BINS, limit), low, high, limit)
@@ -154,11 +154,11 @@ class _Once:
         return feeds
 
 
-def _collector(method: str, bins: int) -> Any:
+def _collector(bins: int) -> Any:
     from onnxruntime.quantization.calibrate import HistogramCollector
 
     return HistogramCollector(
-        method, symmetric=False, num_bins=bins, num_quantized_bins=LEVELS, percentile=PERCENTILE, scenario="same"
+        "entropy", symmetric=False, num_bins=bins, num_quantized_bins=LEVELS, percentile=100, scenario="same"
     )
 
 
@@ -171,22 +171,23 @@ def _edges(bins: int, limit: float) -> Array:
     return np.linspace(-limit, limit, bins + 1)
 
 
-def _by_runtime(method: str, counted: Array, low: np.float32, high: np.float32) -> tuple[float, float]:
-    limit = _limit(low, high)
-    collector = _collector(method, len(counted))
-    collector.histogram_dict["tensor"] = (counted, _edges(len(counted), limit), low, high, limit)
-    with quiet():
-        found = collector.compute_collection_result()["tensor"]
-    return float(found[0]), float(found[1])
-
-
-def _percentile(counted: Array, low: np.float32, high: np.float32) -> tuple[float, float]:
-    return _by_runtime("percentile", counted, low, high)
+def chosen_range(recipe: Recipe, counted: Array, low: np.float32, high: np.float32) -> tuple[float, float]:
+    """What a recipe makes of a histogram from minus to plus the largest magnitude of `low` and `high`, the extremes."""
+    if recipe.ranges == "entropy":
+        return _entropy(counted, low, high)
+    if recipe.ranges == "mse":
+        return _least_error(counted, low, high)
+    least, most = held_range(counted, _edges(len(counted), _limit(low, high)), recipe.percentile)
+    return max(least, float(low)), min(most, float(high))
 
 
 def _entropy(counted: Array, low: np.float32, high: np.float32) -> tuple[float, float]:
-    coarse = counted.reshape(ENTROPY_BINS, -1).sum(axis=1)
-    return _by_runtime("entropy", coarse, low, high)
+    coarse, limit = counted.reshape(ENTROPY_BINS, -1).sum(axis=1), _limit(low, high)
+    collector = _collector(ENTROPY_BINS)
+    collector.histogram_dict["tensor"] = (coarse, _edges(ENTROPY_BINS, limit), low, high, limit)
+    with quiet():
+        found = collector.compute_collection_result()["tensor"]
+    return float(found[0]), float(found[1])
 
 
 def _least_error(counted: Array, low: np.float32, high: np.float32) -> tuple[float, float]:
@@ -212,11 +213,3 @@ def _squared_errors(values: Array, counted: Array, lows: Array, highs: Array) ->
     cut = values - np.clip(values, lows[:, None], highs[:, None])
     rounded = np.minimum(values**2, steps**2 / 12)
     return np.asarray((counted * np.where(cut != 0, cut**2, rounded)).sum(axis=1))
-
-
-CHOICES: dict[str, Callable[[Array, np.float32, np.float32], tuple[float, float]]] = {
-    "percentile": _percentile,
-    "entropy": _entropy,
-    "mse": _least_error,
-}
-"""Histogram, smallest, largest -> the range chosen."""

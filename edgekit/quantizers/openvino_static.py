@@ -3,6 +3,7 @@
 Refuses ranges by entropy, a name of no operator, and a step that would change nothing in this model."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -13,12 +14,10 @@ from edgekit_runtime.untold import without_telemetry
 from edgekit.quantizers.feeding import Calibration
 from edgekit.quantizers.openvino_graph import attends
 from edgekit.quantizers.openvino_mending import correctable, equalized, smoothed
+from edgekit.quantizers.openvino_percentile import histograms_cut_at
 from edgekit.quantizers.openvino_weights import RECURRENT
 from edgekit.quiet import quiet
 from edgekit.recipes import Recipe
-
-OUTLIERS = 1e-4
-"""The share of a tensor's values that percentile ranges leave out at each end, in each sample."""
 
 MOST = 128
 """How many samples NNCF's bias correction is given: of every fifth it keeps whole activations in memory."""
@@ -62,15 +61,16 @@ def static(model: Any, samples: Samples, recipe: Recipe, weights_as_integers: bo
             model = equalized(model, data, count)
         if recipe.smooth:
             model = smoothed(model, data, count)
-        return nncf.quantize(
-            model,
-            data,
-            subset_size=count,
-            fast_bias_correction=False,
-            model_type=nncf.ModelType.TRANSFORMER if attends(model) else None,
-            ignored_scope=nncf.IgnoredScope(names=list(recipe.keep), types=sorted(RECURRENT), validate=False),
-            advanced_parameters=_advanced(recipe, weights_as_integers),
-        )
+        with histograms_cut_at(recipe.percentile) if recipe.ranges == "percentile" else nullcontext():
+            return nncf.quantize(
+                model,
+                data,
+                subset_size=count,
+                fast_bias_correction=False,
+                model_type=nncf.ModelType.TRANSFORMER if attends(model) else None,
+                ignored_scope=nncf.IgnoredScope(names=list(recipe.keep), types=sorted(RECURRENT), validate=False),
+                advanced_parameters=_advanced(recipe, weights_as_integers),
+            )
 
 
 def import_nncf() -> Any:
@@ -90,35 +90,17 @@ def _advanced(recipe: Recipe, weights_as_integers: bool) -> Any:
         AdvancedSmoothQuantParameters,
         QuantizationParameters,
     )
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
+    known = RangeEstimatorParametersSet  # MINMAX is the widest of all samples, HISTOGRAM counts all their values
     return AdvancedQuantizationParameters(
         overflow_fix=nncf.OverflowFix.ENABLE if recipe.reduce_range else nncf.OverflowFix.DISABLE,
         disable_bias_correction=not recipe.correct_bias,
         smooth_quant_alphas=AdvancedSmoothQuantParameters(convolution=-1, matmul=-1),
-        activations_range_estimator_params=_estimator(recipe.ranges),
+        activations_range_estimator_params=known.MINMAX if recipe.ranges == "minmax" else known.HISTOGRAM,
         weights_quantization_params=None if recipe.per_channel else QuantizationParameters(per_channel=False),
         backend_params={BackendParameters.COMPRESS_WEIGHTS: weights_as_integers},
     )
-
-
-def _estimator(ranges: str) -> Any:
-    """How NNCF finds the range of an activation: the widest of the samples, each by its own extremes or percentiles;
-    or the range of least squared error on a histogram of all of them."""
-    from nncf.quantization.range_estimator import (
-        AggregatorType,
-        RangeEstimatorParameters,
-        RangeEstimatorParametersSet,
-        StatisticsCollectorParameters,
-        StatisticsType,
-    )
-
-    if ranges == "percentile":
-        low, high = (
-            StatisticsCollectorParameters(StatisticsType.QUANTILE, aggregator, quantile_outlier_prob=OUTLIERS)
-            for aggregator in (AggregatorType.MIN, AggregatorType.MAX)
-        )
-        return RangeEstimatorParameters(low, high)
-    return {"minmax": RangeEstimatorParametersSet.MINMAX, "mse": RangeEstimatorParametersSet.HISTOGRAM}[ranges]
 
 
 def _check(model: Any, recipe: Recipe) -> None:

@@ -2,11 +2,13 @@
 
 Refuses nothing; a tensor of zeros has the range 0 to 0."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from edgekit_runtime.tensors import Array
+
+from edgekit.quantizers.percentiles import held_range
+from edgekit.recipes import Recipe
 
 HALF = 2048
 """Bins on each side of zero."""
@@ -18,16 +20,13 @@ LEVELS = 255
 LEAST = 1e-9
 """What counts as the share of values that have no level of their own."""
 
-TAIL = 5e-5
-"""Share of the values that "percentile" cuts off at each end: 99.99 % stay."""
-
 
 @dataclass
 class Histogram:
     """Counts of what a tensor held, in bins `2 ** power` wide around zero, and its extremes in each channel.
 
     Bins widen by doubling, which only adds neighbours: the result is the same in any order of samples.
-    Exact zeros are not counted, since they are exact in any range. A channel is an index of the last axis.
+    A channel is an index of the last axis.
     """
 
     lows: Array
@@ -44,9 +43,8 @@ class Histogram:
         self.lows, self.highs = np.minimum(self.lows, rows.min(0)), np.maximum(self.highs, rows.max(0))
         some = _some(value)
         largest = float(np.abs(some).max(initial=0.0))
-        if largest == 0.0:
-            return
-        self._widen(max(-120, int(np.ceil(np.log2(largest / (HALF - 1))))))
+        if largest > 0.0:
+            self._widen(max(-120, int(np.ceil(np.log2(largest / (HALF - 1))))))
         places = np.floor(some * np.float32(2.0**-self.power)).astype(np.int64) + HALF
         self.counts += np.bincount(np.clip(places, 0, 2 * HALF - 1), minlength=2 * HALF)
 
@@ -76,23 +74,25 @@ def new_histogram(value: Array) -> Histogram:
     return made
 
 
-def percentile(seen: Histogram) -> tuple[float, float]:
-    """What holds 99.99 % of the values."""
+def chosen_range(recipe: Recipe, seen: Histogram) -> tuple[float, float]:
+    """The range by the recipe's `ranges`: never wider than what was seen, and with zero in it."""
+    if recipe.ranges == "percentile":
+        return percentile(seen, recipe.percentile)
+    return {"minmax": Histogram.range, "entropy": entropy, "mse": least_error}[recipe.ranges](seen)
+
+
+def percentile(seen: Histogram, percentile: float) -> tuple[float, float]:
+    """What holds that part in percent of the values."""
     low, high = seen.range()
-    cut = TAIL * seen.counts.sum()
-    edges = np.arange(-HALF, HALF) * 2.0**seen.power
-    first = int(np.searchsorted(np.cumsum(seen.counts), cut, side="right"))
-    last = 2 * HALF - int(np.searchsorted(np.cumsum(seen.counts[::-1]), cut, side="right"))
-    if last <= first:
-        return low, high
-    return max(low, min(0.0, float(edges[first]))), min(high, max(0.0, float(edges[last - 1] + 2.0**seen.power)))
+    least, most = held_range(seen.counts, np.arange(-HALF, HALF + 1) * 2.0**seen.power, percentile)
+    return max(low, min(0.0, least)), min(high, max(0.0, most))
 
 
 def entropy(seen: Histogram) -> tuple[float, float]:
     """What lies within the distance from zero at which 255 levels tell least apart from the histogram
     (Kullback-Leibler divergence)."""
     low, high = seen.range()
-    if not seen.counts.any():
+    if low == high:
         return low, high
     furthest = max(-low, high) * np.linspace(1.0, 0.05, 96)
     ends = [(max(low, -float(far)), min(high, float(far))) for far in furthest]
@@ -110,14 +110,6 @@ def least_error(seen: Histogram) -> tuple[float, float]:
     loss = below[:, None] + above[None, :] + counts.sum() * step**2 / 12
     row, column = np.unravel_index(int(loss.argmin()), loss.shape)
     return float(lows[row]), float(highs[column])
-
-
-CHOOSE: dict[str, Callable[[Histogram], tuple[float, float]]] = {
-    "minmax": Histogram.range,
-    "percentile": percentile,
-    "entropy": entropy,
-    "mse": least_error,
-}
 
 
 def _divergence(seen: Histogram, low: float, high: float) -> float:

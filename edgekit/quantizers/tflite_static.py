@@ -16,7 +16,7 @@ from edgekit.quantizers.feeding import Calibration
 from edgekit.quantizers.tflite_bias import corrected, unsaturated
 from edgekit.quantizers.tflite_channels import equalized, smoothed
 from edgekit.quantizers.tflite_graph import Graph
-from edgekit.quantizers.tflite_ranges import CHOOSE
+from edgekit.quantizers.tflite_ranges import chosen_range
 from edgekit.quantizers.tflite_recipes import recipe
 from edgekit.quantizers.tflite_statistics import Statistics, every_tensor, statistics
 from edgekit.quiet import quiet
@@ -75,7 +75,7 @@ def _ranges(ready: Prepared, asked: Recipe) -> Ranges:
     axes = {tensor.name.decode(): len(tensor.shape) for part in ready.graph.model.subgraphs for tensor in part.tensors}
     found = {}
     for name, seen in ready.seen.items():
-        low, high = CHOOSE[asked.ranges](seen)
+        low, high = chosen_range(asked, seen)
         shape = (1,) * axes[name]
         found[name] = {"min": np.full(shape, low, np.float32), "max": np.full(shape, high, np.float32)}
     return found

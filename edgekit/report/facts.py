@@ -49,7 +49,7 @@ def as_json(job: Job, plan: Plan, tried: Sequence[Tried], best: Tried) -> dict[s
         },
         "data": _data(job),
         "candidates": [_candidate(job, one, one is best, one in front) for one in tried],
-        "left_out": list(plan.left_out),
+        "left_out": [*plan.left_out, *_closed(plan, tried)],
         "machine": machine(),
         "tools": versions(),
         "edgekit": edgekit_runtime.__version__,
@@ -72,6 +72,18 @@ def pareto(tried: Sequence[Tried]) -> list[Tried]:
         )
 
     return [one for one in known if not beaten(one)]
+
+
+def _closed(plan: Plan, tried: Sequence[Tried]) -> list[str]:
+    """Recipes that were not tried since a plainer one of the same operators was no faster than float."""
+    told = []
+    made = {one.candidate.recipe for one in tried}
+    for one in (one for one in tried if one.too_slow):
+        kind = (one.candidate.format, one.candidate.precision)
+        others = [c for c in plan.candidates if (c.format, c.precision) == kind and c.recipe not in made]
+        if others:
+            told.append(f"{len(others)} more recipes of {one.candidate.title}: the same operators, which are no faster")
+    return told
 
 
 def _sentence(job: Job, plan: Plan, best: Tried) -> str:

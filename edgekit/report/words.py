@@ -16,6 +16,7 @@ TIMES = "\u00d7"
 SHIPPED = ("passed", "unbudgeted")
 VERDICTS = {
     "passed": ("✓", "passed"),
+    "screened": ("○", "good, not needed"),
     "unbudgeted": ("○", "no budget set"),
     "inconclusive": ("?", "too few samples"),
     "missed": ("✕", "missed"),
