@@ -249,31 +249,42 @@ def _basis(order: Order) -> dict[str, Any] | None:
 
 
 def _remember(basis: Mapping[str, Any] | None, cache: Cache, outcomes: tuple[Outcome, ...]) -> None:
-    """Keep finished bundles, so that the same order is a copy the next time."""
-    if basis is None or any(outcome.bundle is None for outcome in outcomes):
+    """Keep what was found, so that the same order is a copy the next time; what could not be made, or was left
+    undone when the time was over, is tried again."""
+    if basis is None or any(outcome.verdict == "refused" for outcome in outcomes):
+        return
+    if basis["order"]["budget_time_s"] != "None" and any(outcome.facts["untried"] for outcome in outcomes):
         return
 
     def fill(folder: Path) -> None:
         for index, outcome in enumerate(outcomes):
-            assert outcome.bundle is not None
-            copy_files(outcome.bundle, folder / str(index))
-        (folder / "facts.json").write_text(json.dumps([outcome.facts for outcome in outcomes]))
+            if outcome.bundle is not None:
+                copy_files(outcome.bundle, folder / str(index))
+        kept = [{**outcome.facts, "why": outcome.why, "hint": outcome.hint} for outcome in outcomes]
+        (folder / "facts.json").write_text(json.dumps(kept))
 
     cache.folder("bundles", basis, fill)
 
 
 def _remembered(order: Order, basis: Mapping[str, Any] | None, cache: Cache) -> tuple[Outcome, ...]:
-    """The outcomes of the same order before, its bundles copied into place; empty where there was none."""
+    """The outcomes of the same order before, bundles and reports copied into place; empty where there was none."""
     home = None if basis is None else cache.find("bundles", basis)
     if home is None:
         return ()
-    outcomes = []
-    for index, facts in enumerate(json.loads((home / "facts.json").read_text())):
-        place = _place(order, facts["name"], facts["target"]["name"])
-        with whole_folder(place) as scratch:
-            copy_files(home / str(index), scratch)
-        told = {**facts, "bundle": str(place), "remembered": True}
-        outcomes.append(
-            Outcome(facts["target"]["name"], facts["verdict"], facts["why"], "", place, place / "report.html", told)
-        )
-    return tuple(outcomes)
+    return tuple(
+        _recalled(_place(order, facts["name"], facts["target"]["name"]), facts, home / str(index))
+        for index, facts in enumerate(json.loads((home / "facts.json").read_text()))
+    )
+
+
+def _recalled(place: Path, facts: dict[str, Any], kept: Path) -> Outcome:
+    """One outcome as it was; `kept` holds its bundle, where there was one."""
+    told = {**facts, "remembered": True}
+    if facts["verdict"] not in BUILT:
+        report = _keep_report(place, facts)
+        told |= {"bundle": None, "report": str(report)}
+        return Outcome(facts["target"]["name"], facts["verdict"], facts["why"], facts["hint"], None, report, told)
+    with whole_folder(place) as scratch:
+        copy_files(kept, scratch)
+    told |= {"bundle": str(place)}
+    return Outcome(facts["target"]["name"], facts["verdict"], facts["why"], "", place, place / "report.html", told)

@@ -2,7 +2,7 @@
 
 Refuses a graph that ONNX Runtime cannot calibrate. Memory does not grow with the number of samples."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path

@@ -36,7 +36,7 @@ def by_error(graph: Graph, rules: list[dict[str, Any]], samples: Calibration, te
     products = _products(graph, layers, samples)
     (config,) = (rule["op_config"] for rule in rules if rule["operation"] == DENSE_OP and rule["op_config"])
     chosen = [
-        {"regex": scope_of(layer.result), "operation": DENSE_OP, "algorithm_key": "GPTQ", "op_config": config}
+        {"regex": scope_of(graph, layer.result), "operation": DENSE_OP, "algorithm_key": "GPTQ", "op_config": config}
         for layer in layers
         if layer.taken in products
     ]

@@ -16,6 +16,9 @@ HALF = "float16"
 MIN_MAX = "min_max_uniform_quantize"
 LEAST_ERROR = "OCTAV"
 BLOCK = 32
+LONGEST = 10_000
+"""Letters of an operator's names at which the tool cuts them."""
+
 DENSE_OP = "FULLY_CONNECTED"
 DENSE = {DENSE_OP, "EMBEDDING_LOOKUP"}
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D_TRANSPOSE")
@@ -37,7 +40,7 @@ def recipe(graph: Graph, wish: Wish) -> list[dict[str, Any]]:
     """
     asked = wish.recipe
     _refuse_unfit(graph, asked)
-    kept = [_no("*", scope_of(name)) for name in asked.keep]
+    kept = [_no("*", scope_of(graph, name)) for name in asked.keep]
     if wish.precision == "int8":
         return [*_static(graph, wish), *kept]
     if wish.precision == "int8-weights":
@@ -70,9 +73,13 @@ def operators(graph: Graph, wish: Wish) -> tuple[str, ...]:
     return tuple(found)
 
 
-def scope_of(name: str) -> str:
-    """The tool knows an operator by the names of its results, each with a semicolon behind it."""
-    return f"^{re.escape(name)};"
+def scope_of(graph: Graph, name: str) -> str:
+    """The tool knows an operator by the names of its results, each with a semicolon behind it; the whole of it, since
+    a name may go on, after a semicolon, where another ends."""
+    main = graph.model.subgraphs[0]
+    results = ([main.tensors[index].name.decode() for index in op.outputs if index >= 0] for op in main.operators)
+    found = next((names for names in results if names[:1] == [name]), [name])
+    return f"^{re.escape(''.join(f'{one};' for one in found)[:LONGEST])}$"
 
 
 def _refuse_unfit(graph: Graph, asked: Recipe) -> None:
@@ -106,8 +113,8 @@ def _static(graph: Graph, wish: Wish) -> list[dict[str, Any]]:
     rules += [_no(op) for op in ("INPUT", "OUTPUT", *sorted(slow))]
     for chain in graph.last_layers():
         if chain[-1].op == DENSE_OP:
-            rules += [_no("*", scope_of(step.result)) for step in chain[:-1]]
-            rules.append(_dynamic(DENSE_OP, 8, scope_of(chain[-1].result), weights))
+            rules += [_no("*", scope_of(graph, step.result)) for step in chain[:-1]]
+            rules.append(_dynamic(DENSE_OP, 8, scope_of(graph, chain[-1].result), weights))
     return rules
 
 

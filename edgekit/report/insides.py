@@ -29,20 +29,22 @@ MOST = 60
 
 
 def layers(facts: Facts) -> Section:
-    """Error of each layer against float, the worst first."""
+    """What each layer adds to the error against float, the worst first."""
     rows = [mapped(row) for row in listed(mapped(facts.get("details")).get("layers"))]
-    errors = [value for value in (number(row.get("error")) for row in rows) if value is not None and value > 0]
+    errors = [value for value in (_added(row) for row in rows) if value is not None and value > 0]
     log = bool(errors) and max(errors) > 50 * min(errors)
     scale = Scale(min(errors) / 2, max(errors) * 1.1, log=True) if log else Scale(0.0, max(errors, default=1.0) * 1.05)
-    top = ["layer", Markup(axis(scale, lambda v: f"{v:.3g}")), "error, cosine"]
+    top = ["layer", Markup(axis(scale, lambda v: f"{v:.3g}")), "added; in all, cosine"]
     css = family(best_of(facts))
     lines = [_layer(row, scale, css) for row in rows[:SHOWN]]
     rest = table(
-        ["place", "operator", "name", "error", "cosine"], [_plainly(row) for row in rows[SHOWN:MOST]], "Layers"
+        ["place", "operator", "name", "added", "error", "cosine"], [_plainly(row) for row in rows[SHOWN:MOST]], "Layers"
     )
     body = strips(top, lines, "Error of each layer") + (folded(_how_many(len(rows)), rest) if rows[SHOWN:] else "")
-    note = "Each layer's output beside float's, on the same inputs: the error relative to the size of the output."
-    note += " The scale is logarithmic." if log else ""
+    note = (
+        "Each layer's output beside float's on the same inputs, relative to its size: "
+        "what the layer adds to the error of what it is computed from, and the error in all."
+    )
     return Section(
         "layers", "Layer by layer", note + (" The scale is logarithmic." if log else ""), body if rows else ""
     )
@@ -54,20 +56,27 @@ def _how_many(layers: int) -> str:
 
 
 def _plainly(row: Facts) -> list[Any]:
-    error, cosine = _error_words(row)
-    return [row.get("place"), row.get("op"), row.get("name"), error, cosine]
+    return [row.get("place"), row.get("op"), row.get("name"), *_error_words(row)]
 
 
-def _error_words(row: Facts) -> tuple[str, str]:
-    error, cosine = number(row.get("error")), number(row.get("cosine"))
-    return NONE if error is None else f"{error:.3g}", NONE if cosine is None else f"{cosine:.4f}"
+def _added(row: Facts) -> float | None:
+    """What the layer itself adds; all of its error where only that is known."""
+    return number(row.get("added", row.get("error")))
+
+
+def _error_words(row: Facts) -> tuple[str, str, str]:
+    """What the layer adds, its error in all, its cosine."""
+    added, error, cosine = _added(row), number(row.get("error")), number(row.get("cosine"))
+    first, second = (NONE if value is None else f"{value:.3g}" for value in (added, error))
+    return first, second, NONE if cosine is None else f"{cosine:.4f}"
 
 
 def _layer(row: Facts, scale: Scale, css: str) -> list[Any]:
     place = f'<span class="fine">{text(row.get("place"))}</span> ' if row.get("place") is not None else ""
     name = f'{place}<b>{text(row.get("op"))}</b> <small class="path">{text(row.get("name"))}</small>'
-    told = ", ".join(_error_words(row))
-    return [Markup(name), Markup(bars([(row.get("error"), f"now f-{css}")], scale, 10)), told]
+    added, error, cosine = _error_words(row)
+    told = f"{added}; {error}, {cosine}"
+    return [Markup(name), Markup(bars([(_added(row), f"now f-{css}")], scale, 10)), told]
 
 
 def latency(facts: Facts) -> Section:

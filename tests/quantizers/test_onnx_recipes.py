@@ -19,7 +19,7 @@ from edgekit.model import Artifact
 from edgekit.quantizers import Wish, quantize, sensitivity
 from edgekit.quantizers.onnx_equalize import equalize
 from edgekit.quantizers.onnx_prepared import digest, ready
-from edgekit.quantizers.onnx_ranges import CHOICES, Calibrated, activation_ranges
+from edgekit.quantizers.onnx_ranges import Calibrated, activation_ranges, chosen_range
 from edgekit.recipes import RANGES, Recipe
 from tests.quantizers import small
 from tests.quantizers.ruined import outlier_net, uneven_net
@@ -55,7 +55,7 @@ def test_least_squared_error_and_percentile_cut_off_what_is_far_out() -> None:
     counted[-1] += 1
     low, high = np.float32(-5), np.float32(100)
     for how, most in (("percentile", 6), ("mse", 60)):
-        lowest, highest = CHOICES[how](counted, low, high)
+        lowest, highest = chosen_range(Recipe("int8", how), counted, low, high)
         assert -5.2 <= lowest < -2
         assert 2 < highest < most
     values, steps = (edges[1:] + edges[:-1]) / 2, (highest - lowest) / 255
@@ -64,6 +64,23 @@ def test_least_squared_error_and_percentile_cut_off_what_is_far_out() -> None:
         for step, least, top in ((steps, lowest, highest), (105 / 255, -5.0, 100.0))
     )
     assert best < full / 2
+
+
+def test_what_stays_within_percentile_ranges_is_what_the_recipe_says(tmp_path: Path) -> None:
+    source = small.conv_net(tmp_path / "a.onnx")
+
+    def reach(percentile: float) -> float:
+        """The largest number that the integers of the input reach."""
+        folder = tmp_path / f"{percentile}"
+        made = small.quantized(source, "int8", folder, ranges="percentile", percentile=percentile)
+        graph = onnx.load(str(made.path)).graph
+        constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        first = next(node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] == "x")
+        return float(constants[first.input[1]] * (255 - int(constants[first.input[2]])))
+
+    values = np.concatenate([feeds["x"].ravel() for feeds in small.samples(source, 16)])
+    for percentile in (99.9, 98.0, 80.0):
+        assert reach(percentile) == pytest.approx(np.percentile(values, 50 + percentile / 2), rel=0.02)
 
 
 def test_one_scale_a_tensor_is_one_scale_a_tensor(tmp_path: Path) -> None:
@@ -194,6 +211,7 @@ def test_a_second_recipe_on_the_same_file_does_not_calibrate_again(tmp_path: Pat
     assert draws() >= 16
     assert draws(reduce_range=True) <= 3
     assert draws(ranges="percentile") >= 16
+    assert draws(ranges="percentile", percentile=99.5) <= 3
     assert draws(ranges="mse") <= 3
     assert draws(equalize=True) >= 16
     assert not list((tmp_path / "statistics").glob(".*"))
@@ -275,5 +293,5 @@ def test_tiny_first_samples_do_not_make_endless_histograms(tmp_path: Path) -> No
     from edgekit.quantizers.feeding import calibration
 
     samples = calibration(source, Wish(Recipe("int8", ranges="mse"), growing, 3))
-    found = activation_ranges(Calibrated(ready(source.path), samples, None, lambda words: None), "mse")
+    found = activation_ranges(Calibrated(ready(source.path), samples, None, lambda words: None), Recipe("int8", "mse"))
     assert found["x"][1] > 1000

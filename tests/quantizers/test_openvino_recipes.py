@@ -11,6 +11,7 @@ from edgekit_runtime.tensors import Array, Feeds
 
 from edgekit.model import Artifact
 from edgekit.quantizers import Wish, quantize, sensitivity
+from edgekit.quantizers.openvino_percentile import histograms_cut_at
 from edgekit.quantizers.openvino_static import MOST, Samples
 from edgekit.recipes import Recipe
 from tests.quantizers import small
@@ -94,6 +95,31 @@ def test_a_long_tail_is_clipped_by_percentile_and_mse_but_not_by_minmax(ranges: 
     (tmp_path / "q").mkdir()
     answer = quantize(source, Wish(Recipe("int8", ranges=ranges), tailed, 4), tmp_path / "q", lambda words: None)
     assert (_largest_input(answer) > 99) == (ranges == "minmax")
+
+
+def test_percentile_ranges_hold_that_part_of_all_values_whichever_sample_the_others_are_in(tmp_path: Path) -> None:
+    source = converted(small.conv_net, tmp_path)
+
+    def outlying() -> Iterator[Feeds]:
+        for number, feeds in enumerate(small.samples(source, 50)):
+            yield {"x": feeds["x"] * (50 if number == 30 else 1)}
+
+    values = np.concatenate([feeds["x"].ravel() for feeds in outlying()])
+    for percentile in (99.9, 98.0, 80.0):
+        (tmp_path / f"{percentile}").mkdir()
+        wish = Wish(Recipe("int8", ranges="percentile", percentile=percentile), outlying, 50)
+        answer = quantize(source, wish, tmp_path / f"{percentile}", lambda words: None)
+        wanted = np.percentile(np.abs(values), percentile)
+        assert _largest_input(answer) == pytest.approx(wanted, abs=0.3)
+
+
+def test_nncf_is_left_as_it_was() -> None:
+    from nncf.common.tensor_statistics.collectors import HistogramAggregator
+    from nncf.quantization.algorithms.min_max import algorithm
+
+    with histograms_cut_at(99.0):
+        assert algorithm.HistogramAggregator is not HistogramAggregator
+    assert algorithm.HistogramAggregator is HistogramAggregator
 
 
 def test_entropy_is_refused_with_what_there_is(tmp_path: Path) -> None:

@@ -3,8 +3,16 @@
 import numpy as np
 import pytest
 
-from edgekit.quantizers.tflite_ranges import CHOOSE, HALF, Histogram, entropy, least_error, new_histogram, percentile
-from edgekit.recipes import RANGES
+from edgekit.quantizers.tflite_ranges import (
+    HALF,
+    Histogram,
+    chosen_range,
+    entropy,
+    least_error,
+    new_histogram,
+    percentile,
+)
+from edgekit.recipes import RANGES, Recipe
 
 
 def seen(*samples: np.ndarray) -> Histogram:
@@ -24,10 +32,6 @@ def error(values: np.ndarray, low: float, high: float) -> float:
     return float(
         ((np.clip(np.rint(values / step), np.rint(low / step), np.rint(high / step)) * step - values) ** 2).mean()
     )
-
-
-def test_every_way_to_choose_a_range_that_a_recipe_names_is_there() -> None:
-    assert set(CHOOSE) == set(RANGES)
 
 
 def test_the_order_of_the_samples_does_not_matter() -> None:
@@ -59,9 +63,27 @@ def test_few_outliers_stretch_smallest_and_largest_alone() -> None:
     values[7, 3] = 500.0
     made = seen(values)
     assert made.range()[1] == 500.0
-    assert percentile(made)[1] < 6
-    assert percentile(made)[0] == pytest.approx(-4, abs=0.6)
+    assert percentile(made, 99.99)[1] < 6
+    assert percentile(made, 99.99)[0] == pytest.approx(-4, abs=0.6)
     assert entropy(made)[1] < 100
+
+
+@pytest.mark.parametrize("part", [99.9, 99.0, 90.0])
+def test_percentile_is_the_part_of_all_values_of_all_samples_that_stays(part: float) -> None:
+    """One sample in fifty is fifty times as large."""
+    samples = [bell(2_000, 50 if seed == 7 else 1, seed) for seed in range(50)]
+    low, high = percentile(seen(*samples), part)
+    values = np.stack(samples)
+    assert 100 * np.mean((values >= low) & (values <= high)) == pytest.approx(part, abs=0.5)
+    assert low == pytest.approx(np.percentile(values, 50 - part / 2), abs=0.2)
+    assert high == pytest.approx(np.percentile(values, 50 + part / 2), abs=0.2)
+
+
+def test_zeros_are_values_too() -> None:
+    sparse = np.zeros((1_000, 10), np.float32)
+    sparse[::100, 3] = 5.0
+    assert percentile(seen(sparse, np.zeros_like(sparse)), 99.99)[1] == 5.0
+    assert percentile(seen(sparse, np.zeros_like(sparse)), 99.0)[1] < 0.01  # one value in two thousand is not zero
 
 
 def test_least_error_cuts_off_nothing_that_would_cost_more_than_it_wins() -> None:
@@ -82,7 +104,7 @@ def test_least_error_comes_within_a_tenth_of_the_best_range_there_is() -> None:
 def test_a_range_holds_zero_and_stays_within_what_was_seen(how: str) -> None:
     for values in (bell(1000) + 20, bell(1000) - 20, bell(1000), np.zeros((4, 4), np.float32), np.float32(3.0)):
         made = seen(np.asarray(values))
-        low, high = CHOOSE[how](made)
+        low, high = chosen_range(Recipe("int8", how), made)
         assert made.range()[0] <= low <= 0 <= high <= made.range()[1]
 
 
