@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit_runtime.errors import EdgeKitError
 
 if TYPE_CHECKING:
-    from edgekit.building import Outcome
+    from edgekit.outcome import Outcome
 
 __all__ = ["EdgeKitError", "build"]
 

@@ -2,36 +2,41 @@
 
 Refuses by leaving nothing but a report: no bundle is made of a candidate that did not pass."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.manifest import PLAIN
 
 from edgekit import sources
-from edgekit.answers import machine
-from edgekit.bundle import copy_files, refuse_to_replace, whole_folder
+from edgekit.bundle import refuse_to_replace, whole_folder
 from edgekit.cache import Cache
 from edgekit.converters import ROUTES, route
-from edgekit.data import raw_fingerprint
 from edgekit.declared import completed
 from edgekit.details import fewer_samples, look_inside
+from edgekit.elsewhere import can_score
 from edgekit.evidence import Verdict
 from edgekit.job import Job, Order, open_job
 from edgekit.measuring import peak_of_build_mb
 from edgekit.model import Model, Tell
+from edgekit.outcome import (
+    BUILT,
+    WORST_LAST,
+    Outcome,
+    basis_of,
+    keep_report,
+    place_of,
+    remember,
+    remembered,
+)  # fmt: skip
 from edgekit.packing import pack
-from edgekit.places import Place
-from edgekit.places.emulated import find_place
 from edgekit.plan import FORMATS, Candidate, Plan, Wishes, make_plan
-from edgekit.report import as_json, page
+from edgekit.report import as_json
 from edgekit.scoring import Tried, attempt, confirm, recorded
 from edgekit.searching import Steps, search
-from edgekit.target import Target, find_target
+from edgekit.target import find_target
 
 
 @dataclass(frozen=True)
@@ -44,24 +49,6 @@ class Prepared:
     routes: Mapping[str, tuple[str, ...]]
     plans: tuple[Plan, ...]
     places: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one target. `verdict` is passed or unbudgeted (there is a `bundle`), or missed,
-    inconclusive or refused (there is none, and `hint` says what to do). `facts` is what `--json` prints."""
-
-    target: str
-    verdict: str
-    why: str
-    hint: str
-    bundle: Path | None
-    report: Path
-    facts: dict[str, Any]
-
-
-BUILT = ("passed", "unbudgeted")
-WORST_LAST = ("passed", "unbudgeted", "inconclusive", "screened", "missed", "refused")
 
 
 def prepare(order: Order, tell: Tell) -> Prepared:
@@ -87,18 +74,10 @@ def prepare(order: Order, tell: Tell) -> Prepared:
         order.format, order.precision, bool(order.data or order.calibration), static, order.goals.judged, order.best
     )
     plans = tuple(
-        make_plan(model.facts, routes, target, replace(wishes, emulated=_elsewhere(order, target)))
-        for target in targets
+        make_plan(model.facts, routes, target, replace(wishes, emulated=can_score(order, target))) for target in targets
     )
-    places = tuple(_place(order, name, plan.target.name) for plan in plans)
+    places = tuple(place_of(order, name, plan.target.name) for plan in plans)
     return Prepared(replace(order, name=name), model, fingerprint, routes, plans, places)
-
-
-def _elsewhere(order: Order, target: Target) -> bool:
-    """Whether artifacts for the target can be scored on its own instruction set."""
-    return bool(order.measure_on) or (
-        target.emulate is not None and any(isinstance(find_place(target, engine), Place) for engine in target.engines)
-    )
 
 
 def build(order: Order, cache: Cache, tell: Tell) -> tuple[Outcome, ...]:
@@ -107,16 +86,15 @@ def build(order: Order, cache: Cache, tell: Tell) -> tuple[Outcome, ...]:
     Raises:
         EdgeKitError: the order is at fault: nothing was made.
     """
-    basis = _basis(order)
-    remembered = _remembered(order, basis, cache)
-    if remembered:
-        return remembered
+    basis = basis_of(order)
+    if known := remembered(order, basis, cache):
+        return known
     prepared = prepare(order, tell)
     for place in prepared.places:
         refuse_to_replace(place)
     job = open_job(prepared.order, prepared.model, prepared.fingerprint, cache, tell)
     outcomes = tuple(_build_one(job, plan, place) for plan, place in zip(prepared.plans, prepared.places, strict=True))
-    _remember(basis, cache, outcomes)
+    remember(basis, cache, outcomes)
     cache.trim()
     return outcomes
 
@@ -146,7 +124,7 @@ def _build_one(job: Job, plan: Plan, place: Path) -> Outcome:
         return Outcome(plan.target.name, best.verdict.outcome, best.verdict.why, "", place, place / "report.html", told)
     why, hint = _explained(best, job, found.untried)
     facts |= {"why": why, "hint": hint}
-    report = _keep_report(place, facts)
+    report = keep_report(place, facts)
     told = {**facts, "bundle": None, "report": str(report)}
     return Outcome(plan.target.name, best.verdict.outcome, why, hint, None, report, told)
 
@@ -209,82 +187,7 @@ def _explained(best: Tried, job: Job, untried: int) -> tuple[str, str]:
     )
 
 
-def _keep_report(place: Path, facts: dict[str, Any]) -> Path:
-    """Write the report of a build without a bundle beside where the bundle would be."""
-    stem = place.name.removesuffix(".edgekit")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.with_name(f"{stem}.report.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    kept = place.with_name(f"{stem}.report.html")
-    kept.write_text(page(facts), encoding="utf-8")
-    return kept
-
-
-def _place(order: Order, name: str, target: str) -> Path:
-    """Where the bundle goes: `--out` itself for one target, a folder in it for several, the working folder without."""
-    own = f"{name}-{target}.edgekit"
-    if order.out is None:
-        return Path(own)
-    return order.out if len(order.targets) == 1 else order.out / own
-
-
 def _plain_word(name: str) -> str:
     """A model's name as a word that can be a folder and a part of a URL."""
     word = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name).strip("._-")
     return word[:60] or "model"
-
-
-def _basis(order: Order) -> dict[str, Any] | None:
-    """All that a build depends on, where it can be told without building; None where it cannot."""
-    data = {where: raw_fingerprint(where) for where in (order.data, order.calibration) if where is not None}
-    if None in data.values() or ":" in (order.metric or "") or order.measure_on:
-        return None
-    return {
-        "order": {key: str(value) for key, value in vars(replace(order, out=None, command="")).items()},
-        "model": sources.fingerprint(order.origin),
-        "targets": [asdict(find_target(name)) for name in order.targets],
-        "data": data,
-        "machine": machine(),
-        "elsewhere": [_elsewhere(order, find_target(name)) for name in order.targets],
-    }
-
-
-def _remember(basis: Mapping[str, Any] | None, cache: Cache, outcomes: tuple[Outcome, ...]) -> None:
-    """Keep what was found, so that the same order is a copy the next time; what could not be made, or was left
-    undone when the time was over, is tried again."""
-    if basis is None or any(outcome.verdict == "refused" for outcome in outcomes):
-        return
-    if basis["order"]["budget_time_s"] != "None" and any(outcome.facts["untried"] for outcome in outcomes):
-        return
-
-    def fill(folder: Path) -> None:
-        for index, outcome in enumerate(outcomes):
-            if outcome.bundle is not None:
-                copy_files(outcome.bundle, folder / str(index))
-        kept = [{**outcome.facts, "why": outcome.why, "hint": outcome.hint} for outcome in outcomes]
-        (folder / "facts.json").write_text(json.dumps(kept))
-
-    cache.folder("bundles", basis, fill)
-
-
-def _remembered(order: Order, basis: Mapping[str, Any] | None, cache: Cache) -> tuple[Outcome, ...]:
-    """The outcomes of the same order before, bundles and reports copied into place; empty where there was none."""
-    home = None if basis is None else cache.find("bundles", basis)
-    if home is None:
-        return ()
-    return tuple(
-        _recalled(_place(order, facts["name"], facts["target"]["name"]), facts, home / str(index))
-        for index, facts in enumerate(json.loads((home / "facts.json").read_text()))
-    )
-
-
-def _recalled(place: Path, facts: dict[str, Any], kept: Path) -> Outcome:
-    """One outcome as it was; `kept` holds its bundle, where there was one."""
-    told = {**facts, "remembered": True}
-    if facts["verdict"] not in BUILT:
-        report = _keep_report(place, facts)
-        told |= {"bundle": None, "report": str(report)}
-        return Outcome(facts["target"]["name"], facts["verdict"], facts["why"], facts["hint"], None, report, told)
-    with whole_folder(place) as scratch:
-        copy_files(kept, scratch)
-    told |= {"bundle": str(place)}
-    return Outcome(facts["target"]["name"], facts["verdict"], facts["why"], "", place, place / "report.html", told)

@@ -17,8 +17,8 @@ from edgekit_runtime.errors import EdgeKitError
 from edgekit.cli_places import emulators
 
 if TYPE_CHECKING:
-    from edgekit.building import Outcome
     from edgekit.ordering import Words
+    from edgekit.outcome import Outcome
 
 EXITS = {"passed": 0, "unbudgeted": 0, "refused": 1, "missed": 3, "inconclusive": 4}
 F = TypeVar("F", bound=Callable[..., Any])

@@ -4,6 +4,26 @@ Refuses nothing; what it cannot see stands there commented out."""
 
 from edgekit.model import Model, Origin
 
+GOALS = (
+    '# metric = "top1"   # top1, top5, mae, cosine, agreement, or module:function',
+    "",
+    "# More to keep to; what misses one of these is not built. What is no faster than float32 is not built either,",
+    "# unless it is wanted for its size: max_size, or smaller.",
+    '# max_class_drop = "5pt"   # the most that any class may lose',
+    '# max_latency = "20ms"   # 90th percentile, one thread; judged where it can be timed',
+    '# max_size = "5MB"   # of the artifact',
+    '# max_memory = "200MB"   # peak of a process that runs it',
+    "# smaller = true   # take what is smaller than float32, faster or not",
+)
+SEARCH = (
+    "# The first candidate that keeps to all of it is built; the cheapest to run, if best.",
+    "# best = true   # a good one of each format and precision, and of these the fastest",
+    '# budget_time = "10m"   # end the search then, with the best that was found',
+    '# measure_on = "ssh://user@host"   # score and time on the device itself',
+    '# format = "tflite"   # onnx, tflite, openvino; else what the target prefers',
+    '# precision = "int8"   # float32, float16, int8, int8-weights, int4-weights',
+)
+
 
 def draft(origin: Origin, model: Model, target: str, data: str | None) -> str:
     """The text of an edgekit.toml for `model`."""
@@ -36,10 +56,10 @@ def draft(origin: Origin, model: Model, target: str, data: str | None) -> str:
         "",
         "# The most that may be lost: points of a share (0.5pt) or percent of the source's value (1%).",
         'max_drop = "0.5pt"' if data else '# max_drop = "0.5pt"',
-        '# metric = "top1"   # top1, top5, mae, cosine, agreement, or module:function',
+        *GOALS,
         "",
-        '# format = "tflite"   # onnx, tflite, openvino; else what the target prefers',
-        '# precision = "int8"   # float32, float16, int8, int8-weights, int4-weights',
+        *SEARCH,
+        "",
         '# labels = "labels.txt"   # a line for each class',
         *_preprocess(model),
     ]

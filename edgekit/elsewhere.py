@@ -15,7 +15,7 @@ from edgekit_runtime.tensors import Array
 from edgekit.answers import Answering, digest, here, made_of, outputs, scores
 from edgekit.evidence import SHARES, Outputs, amount, measure
 from edgekit.intervals import bounds
-from edgekit.job import Job
+from edgekit.job import Job, Order
 from edgekit.model import Artifact
 from edgekit.places import Absent, Place
 from edgekit.places.emulated import find_place
@@ -64,7 +64,14 @@ def place_for(job: Job, target: Target, format: str) -> Place | Absent | None:
     names none, so that this machine has to stand for it."""
     if job.order.measure_on:
         return over_ssh(job.order.measure_on)
-    return None if target.emulate is None else find_place(target, format, job.cache.root)
+    return None if target.emulate is None else find_place(target, format)
+
+
+def can_score(order: Order, target: Target) -> bool:
+    """Whether artifacts for the target can be scored on its own instruction set."""
+    return bool(order.measure_on) or (
+        target.emulate is not None and any(isinstance(find_place(target, engine), Place) for engine in target.engines)
+    )
 
 
 def score_on_target(job: Job, target: Target, candidate: Candidate, artifact: Artifact) -> list[ScoredOn]:

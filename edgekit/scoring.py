@@ -2,30 +2,25 @@
 
 Refuses nothing by itself: what a converter or quantizer cannot do becomes a `Tried` with the reason."""
 
-import math
 from dataclasses import dataclass, field, replace
 from functools import cache as once
 
-import numpy as np
-from edgekit_runtime.errors import EdgeKitError, Unsupported
+from edgekit_runtime.errors import Unsupported
 
-from edgekit.answers import Answering, made_of, nature, scores, source_of
+from edgekit.answers import made_of, scores
 from edgekit.elsewhere import ScoredOn, score_on_target
 from edgekit.evidence import (
     LEVEL,
-    SHARES,
     Quality,
     Scores,
     Verdict,
     agreement,
-    amount,
     by_class,
     measure,
     words,
 )  # fmt: skip
-from edgekit.goals import Budget
-from edgekit.intervals import enough
 from edgekit.job import Job
+from edgekit.judging import limits, looks_of, trial, verdict_of
 from edgekit.making import float_artifact, quantized_artifact, sensitive_groups
 from edgekit.measuring import FASTER, Timed, peak_mb, timed, with_threads
 from edgekit.mixing import Kept, frozen_then_squeezed, most_of_the_error
@@ -33,7 +28,7 @@ from edgekit.model import Artifact
 from edgekit.parity import Parity
 from edgekit.plan import Candidate, Plan
 from edgekit.target import Target
-from edgekit.trial import LOOKS, Bound, Limit, Standing, Trial, as_trusted, hold, screen
+from edgekit.trial import Bound, Standing, hold, screen
 
 LEAST_COSINE = 0.8
 """Where no budget was set, an artifact further than this from float is not the same model any more."""
@@ -119,8 +114,8 @@ def confirm(job: Job, plan: Plan, tried: Tried, alpha: float) -> Tried:
         return replace(tried, verdict=Verdict("inconclusive", "no evaluation data to hold the budget against"))
     one = made_of(made, tried.candidate.title, tried.candidate.options)
     n = len(data) - job.seen
-    found = _trial(job, one, job.seen, n, alpha)
-    tried = replace(tried, confirmed=found.bound, verdict=_verdict(job, found, n))
+    found = trial(job, one, job.seen, n, alpha)
+    tried = replace(tried, confirmed=found.bound, verdict=verdict_of(job, found, n))
     if tried.verdict.outcome != "passed":
         return _rescored(job, tried, found.bound.n)
     tried = _on_target(job, plan.target, tried)
@@ -155,9 +150,8 @@ def _screened(job: Job, tried: Tried) -> Tried:
     if job.evaluation is None or not job.seen:
         return replace(tried, standing="good")
     one = made_of(made, tried.candidate.title, tried.candidate.options)
-    limits = _limits(job, one, 0, job.seen)
-    standing, found = screen(limits, job.seen, _parts(job))
-    verdict = _verdict(job, found, job.seen)
+    standing, found = screen(limits(job, one, 0, job.seen), job.seen, looks_of(job))
+    verdict = verdict_of(job, found, job.seen)
     if standing == "good":
         verdict = Verdict("screened", f"{verdict.why.split(',')[0]}, n = {found.bound.n:,}: good, and not needed")
     tried = replace(tried, standing=standing, screened=found.bound, verdict=verdict)
@@ -209,96 +203,12 @@ def _settled(job: Job, candidate: Candidate, source: Artifact) -> Candidate:
         except Unsupported:  # with so much in float it would be int8 in name only
             return False
         one = made_of(made, candidate.title, candidate.options)
-        return screen(_limits(job, one, 0, job.seen), job.seen, _parts(job))[0] == "good"
+        return screen(limits(job, one, 0, job.seen), job.seen, looks_of(job))[0] == "good"
 
     kept = frozen_then_squeezed(groups, stands)
     if kept is None:
         raise Unsupported("even with half of the operators in float it is over the budget on the search's samples")
     return with_kept(kept)
-
-
-def _parts(job: Job) -> tuple[float, ...]:
-    """When to look: real-valued metrics need many samples for a bootstrap at a high level, and a user's metric of
-    all samples together takes 500 calls of it at each look."""
-    kind = nature(job)
-    if kind.whole is not None:
-        return (1.0,)
-    return LOOKS if kind.metric in SHARES else (0.5, 1.0)
-
-
-def _trial(job: Job, one: Answering, start: int, n: int, alpha: float) -> Trial:
-    trusted = as_trusted(alpha, nature(job).metric in SHARES)
-    return hold(_limits(job, one, start, n), n, trusted, _parts(job), job.late)
-
-
-def _limits(job: Job, one: Answering, start: int, n: int) -> list[Limit]:
-    """What `one` must keep to on the evaluation samples from `start`: the drop of all, and of each class."""
-    goals = job.order.goals
-
-    @once
-    def found(count: int) -> Scores:
-        return scores(job, one, start, start + count)
-
-    def limit(name: str, budget: Budget, index: int | None) -> Limit:
-        def measured(count: int, level: float) -> Bound:
-            part = found(count) if index is None else found(count).of_class(index)
-            if not len(part):
-                return Bound(0, 0.0, float("-inf"), float("inf"), level, 0.0)
-            quality = measure(part, level)
-            allowed = budget.allows(quality.metric, quality.reference)
-            return Bound(count, quality.drop, quality.low, quality.high, level, allowed)
-
-        def needed(count: int, level: float) -> int:
-            part = found(count) if index is None else found(count).of_class(index)
-            if not len(part) or part.whole is not None:
-                return 2 * count
-            allowed = budget.allows(part.metric, float(part.reference.mean()))
-            return math.ceil(enough(part.worse, level, allowed, part.metric in SHARES) * count / len(part))
-
-        return Limit(name, measured, needed)
-
-    limits = [limit("", goals.max_drop, None)] if goals.max_drop is not None else []
-    if goals.max_class_drop is not None:
-        names = job.order.labels
-        for index in _classes(job, start, n):
-            limits.append(limit(names[index] if index < len(names) else str(index), goals.max_class_drop, index))
-    return limits
-
-
-def _classes(job: Job, start: int, n: int) -> list[int]:
-    """The classes whose drop can be told: those of the labels, else those that the source answers.
-
-    Raises:
-        EdgeKitError: there are none.
-    """
-    one = source_of(job)
-    found = scores(job, one, start, start + n, beside=one).classes
-    if found is None:
-        raise EdgeKitError(
-            f"--max-class-drop needs classes, and {nature(job).metric} has none", hint="leave it out, or use --max-drop"
-        )
-    return sorted({int(index) for index in found})
-
-
-def _verdict(job: Job, found: Trial, of: int) -> Verdict:
-    """A trial's end in words. `of` is how many samples there were for it."""
-    bound, goals, metric = found.bound, job.order.goals, nature(job).metric
-    budget = goals.max_drop if not found.limit.name else goals.max_class_drop
-    subject = f"class {found.limit.name}: " if found.limit.name else ""
-    drop, low, high = (amount(metric, value) for value in (bound.drop, bound.low, bound.high))
-    said = f"{subject}{metric} drop {drop} [{low}, {high}], n = {bound.n:,}{f' of {of:,}' if bound.n < of else ''}"
-    if not np.isfinite(bound.drop):
-        return Verdict("missed", f"{said}: not a number")
-    if found.outcome == "passed":
-        return Verdict("passed", f"{said}, within {budget}")
-    if found.outcome == "missed":
-        return Verdict("missed", f"{said}, over {budget}")
-    if bound.n < of:
-        return Verdict("inconclusive", f"{said}: the time was over before it could be told against {budget}")
-    assert job.evaluation is not None
-    needed = math.ceil((found.needed or 0) * len(job.evaluation) / (len(job.evaluation) - job.seen))
-    why = f"{said}: too few samples to tell against {budget}; about {needed:,} would do"
-    return Verdict("inconclusive", why, needed)
 
 
 def _on_record(job: Job, tried: Tried) -> Verdict:
@@ -307,8 +217,8 @@ def _on_record(job: Job, tried: Tried) -> Verdict:
     assert tried.confirmed is not None
     assert job.evaluation is not None
     one, n = made_of(tried.artifact, tried.candidate.title, tried.candidate.options), len(job.evaluation)
-    found = hold(_limits(job, one, 0, n), n, 1 - LEVEL, (1.0,))
-    verdict = _verdict(job, found, n)
+    found = hold(limits(job, one, 0, n), n, 1 - LEVEL, (1.0,))
+    verdict = verdict_of(job, found, n)
     if verdict.outcome != "passed" or not job.seen:
         return verdict
     return replace(verdict, why=f"{verdict.why}; confirmed on {tried.confirmed.n:,} that the search never saw")

@@ -15,7 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgekit.answers import machine
-from edgekit.building import Outcome, Prepared
+from edgekit.building import Prepared
+from edgekit.outcome import Outcome
 from edgekit.plan import Candidate, Plan, bytes_at
 from edgekit.report import agreement_words, latency_words, megabytes, quality_words
 

@@ -3,7 +3,8 @@
 Refuses a wish without data, data without samples, and a file that does not load or answers with NaN."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from edgekit_runtime.errors import EdgeKitError, Unsupported
@@ -16,6 +17,9 @@ from edgekit.quiet import last_line
 
 GUESS = 16
 """A free size, where there are no data to take it from."""
+
+PROBES = 16
+"""On how many samples the sensitivity of operators is measured."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,24 @@ def calibration(artifact: Artifact, wish: Wish) -> Calibration:
     if next(wish.calibration(), None) is None:
         raise EdgeKitError("the calibration data hold no samples", hint="give --calibration data with some samples")
     return Calibration(artifact, wish)
+
+
+def probed(wish: Wish) -> tuple[list[Feeds], Wish]:
+    """Up to PROBES samples, spread over all, on which to measure sensitivity; and the wish to calibrate by: on the
+    others, where they are at least as many, since ranges that these samples themselves set cut off nothing of them.
+    """
+    whole = wish.calibration
+    assert whole is not None
+    step = max(1, wish.samples // PROBES)
+    probes = list(islice(whole(), 0, PROBES * step, step))
+    if wish.samples < 2 * PROBES:
+        return probes, wish
+
+    def others() -> Iterator[Feeds]:
+        return (feeds for place, feeds in enumerate(whole()) if place % step or place >= PROBES * step)
+
+    statistics = None if wish.statistics is None else wish.statistics / "without-probes"
+    return probes, replace(wish, calibration=others, samples=wish.samples - len(probes), statistics=statistics)
 
 
 def inside(artifact: Artifact, feeds: Feeds) -> Feeds:

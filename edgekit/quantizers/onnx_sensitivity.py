@@ -3,7 +3,6 @@
 Refuses a model in which int8 could hold nothing."""
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 
 import numpy as np
 import onnx
@@ -12,7 +11,7 @@ from edgekit_runtime.tensors import Array, Feeds
 
 from edgekit.model import Artifact, Tell
 from edgekit.quantizers import Wish
-from edgekit.quantizers.feeding import calibration
+from edgekit.quantizers.feeding import calibration, inside, probed
 from edgekit.quantizers.onnx_int8 import Mended, mended
 from edgekit.quantizers.onnx_prepared import ready
 from edgekit.quantizers.onnx_ranges import quantizable
@@ -23,8 +22,6 @@ from edgekit.recipes import Group, grouped
 LEADING = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 """Operators that others follow: what only passes on or combines their results is quantized together with them."""
 
-SAMPLES = 16
-
 
 def sensitivities(artifact: Artifact, wish: Wish, tell: Tell) -> tuple[Group, ...]:
     """All operators that int8 could hold, in at most twelve groups from input to output, with the squared error of
@@ -34,12 +31,13 @@ def sensitivities(artifact: Artifact, wish: Wish, tell: Tell) -> tuple[Group, ..
         Unsupported: there are none, or ONNX Runtime cannot quantize the model.
         EdgeKitError: there are no calibration data.
     """
-    samples = calibration(artifact, wish)
-    graph = mended(ready(artifact.path), samples, wish, tell)
+    calibration(artifact, wish)
+    probes, wish = probed(wish)
+    graph = mended(ready(artifact.path), calibration(artifact, wish), wish, tell)
     units = _units(graph)
     if not units:
         raise Unsupported("int8 could hold nothing of this model", hint="use --precision int8-weights")
-    feeds = list(islice(samples, SAMPLES))
+    feeds = [inside(artifact, one) for one in probes]
     wanted = _answers(graph.model, feeds)
     found = []
     parts = grouped(tuple(units))

@@ -13,7 +13,7 @@ from edgekit_runtime.errors import EdgeKitError, Unsupported
 from edgekit.model import Artifact, Tell
 from edgekit.quantizers import Wish
 from edgekit.quantizers.coverage import insist
-from edgekit.quantizers.feeding import calibration, first_run
+from edgekit.quantizers.feeding import calibration, first_run, probed
 from edgekit.quantizers.openvino_graph import coverage, storage
 from edgekit.quantizers.openvino_sensitivity import measured
 from edgekit.quantizers.openvino_static import Samples, import_nncf, static
@@ -69,11 +69,13 @@ def sensitivity(artifact: Artifact, wish: Wish, scratch: Path, tell: Tell) -> tu
 
     model = ov.Core().read_model(artifact.path)
     _check_source(model, artifact)
+    calibration(artifact, wish)
+    probes, wish = probed(wish)
     samples = _samples(artifact, wish)
     recipe = replace(wish.recipe, precision="int8", keep=(), correct_bias=False)
     tell(f"calibrating on {wish.samples} samples")
     with _refusing("int8"):
-        return measured(static(model, samples, recipe, weights_as_integers=False), artifact, wish, scratch, tell)
+        return measured(static(model, samples, recipe, weights_as_integers=False), artifact, probes, scratch, tell)
 
 
 def _integers(model: Any, artifact: Artifact, wish: Wish, tell: Tell) -> Any:

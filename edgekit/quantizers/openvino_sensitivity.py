@@ -4,7 +4,6 @@ Refuses a model without an operator that int8 can hold."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -14,12 +13,8 @@ from edgekit_runtime.errors import Unsupported
 from edgekit_runtime.tensors import Array, Feeds
 
 from edgekit.model import Artifact, Tell
-from edgekit.quantizers import Wish
 from edgekit.quiet import quiet
 from edgekit.recipes import Group, grouped
-
-SAMPLES = 16
-"""On how many calibration samples the groups are measured."""
 
 PASSIVE = {
     *("MaxPool", "AdaptiveMaxPool", "ReduceMax", "Reshape", "Squeeze", "Unsqueeze", "Split", "VariadicSplit"),
@@ -30,8 +25,8 @@ PASSIVE = {
 """What hands integers on as they are: a FakeQuantize before it is for the operators behind it."""
 
 
-def measured(quantized: Any, artifact: Artifact, wish: Wish, scratch: Path, tell: Tell) -> tuple[Group, ...]:
-    """The operators of `quantized` (float weights, everything behind a FakeQuantize) in groups.
+def measured(quantized: Any, artifact: Artifact, feeds: list[Feeds], scratch: Path, tell: Tell) -> tuple[Group, ...]:
+    """The operators of `quantized` (float weights, everything behind a FakeQuantize) in groups, measured on `feeds`.
 
     For each group a copy is made that keeps its FakeQuantize operations and loses all others, so that weights and
     activations of the group alone are rounded; the float artifact's answers are what it is held against.
@@ -39,7 +34,6 @@ def measured(quantized: Any, artifact: Artifact, wish: Wish, scratch: Path, tell
     operators = int8_operators(quantized)
     if not operators:
         raise Unsupported("no operator of this model can be held in int8", hint="use --precision int8-weights")
-    feeds = _some(wish)
     wanted = _answers(artifact, feeds)
     groups = []
     for number, names in enumerate(together := grouped(operators), 1):
@@ -84,13 +78,6 @@ def _behind(target: Any) -> set[str]:
 
 def _is_weight(op: Any) -> bool:
     return bool(op.get_type_name() == "FakeQuantize" and op.input_value(0).get_node().get_type_name() == "Constant")
-
-
-def _some(wish: Wish) -> list[Feeds]:
-    """Up to SAMPLES calibration samples, spread over all of them."""
-    assert wish.calibration is not None
-    step = max(1, wish.samples // SAMPLES)
-    return list(islice(wish.calibration(), 0, SAMPLES * step, step))
 
 
 def _answers(artifact: Artifact, feeds: list[Feeds]) -> list[Feeds]:

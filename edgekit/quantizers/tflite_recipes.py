@@ -79,7 +79,7 @@ def scope_of(graph: Graph, name: str) -> str:
     main = graph.model.subgraphs[0]
     results = ([main.tensors[index].name.decode() for index in op.outputs if index >= 0] for op in main.operators)
     found = next((names for names in results if names[:1] == [name]), [name])
-    return f"^{re.escape(''.join(f'{one};' for one in found)[:LONGEST])}$"
+    return f"^{re.escape(''.join(f'{one};' for one in found if one)[:LONGEST])}$"
 
 
 def _refuse_unfit(graph: Graph, asked: Recipe) -> None:
