@@ -59,9 +59,18 @@ class Candidate:
 
     @property
     def title(self) -> str:
-        """Such as "TFLite int8", or "ONNX int8, percentile ranges"."""
-        how = self.recipe.words or ("the sensitive operators in float" if self.mixed else "")
-        return ", ".join(filter(None, (f"{TITLES[self.format]} {self.precision}", how)))
+        """Such as "TFLite int8", or "ONNX int8, 99.9 % ranges"."""
+        return ", ".join(filter(None, (self.name, self.how)))
+
+    @property
+    def name(self) -> str:
+        """Such as "TFLite int8"."""
+        return f"{TITLES[self.format]} {self.precision}"
+
+    @property
+    def how(self) -> str:
+        """The recipe in words; empty for the plain one."""
+        return ", ".join(filter(None, (self.recipe.words, "the sensitive operators in float" if self.mixed else "")))
 
 
 @dataclass(frozen=True)

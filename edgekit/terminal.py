@@ -105,9 +105,14 @@ def _cells(one: Mapping[str, Any]) -> list[str]:
     """A candidate's row: what was not measured, or not made, is a dash."""
     verdict = f"[{COLOURS[one['verdict']]}]{one['verdict']}[/]"
     if not one["bytes"]:
-        return [one["title"], "-", "-", "-", "-", verdict]
+        return [_named(one), "-", "-", "-", "-", verdict]
     peak = f"{one['peak_mb']:.0f} MB" if one["peak_mb"] else "-"
-    return [one["title"], megabytes(one["bytes"]), quality_words(one["quality"]), latency_words(one), peak, verdict]
+    return [_named(one), megabytes(one["bytes"]), quality_words(one["quality"]), latency_words(one), peak, verdict]
+
+
+def _named(one: Mapping[str, Any]) -> str:
+    """Such as "ONNX int8, bias corrected"."""
+    return ", ".join(filter(None, (one["title"], one["recipe"])))
 
 
 def _notes(facts: Mapping[str, Any]) -> list[str]:
@@ -115,7 +120,7 @@ def _notes(facts: Mapping[str, Any]) -> list[str]:
     found = []
     others = [one for one in facts["candidates"] if not one["chosen"] and one["verdict"] in ("refused", "missed")]
     for one in others[:SHOWN]:
-        found.append(f"{one['title']} was not taken: {one['why']}")
+        found.append(f"{_named(one)} was not taken: {one['why']}")
     if len(others) > SHOWN:
         found.append(f"{len(others) - SHOWN} others were not taken: the report says why")
     for one in (one for one in facts["candidates"] if one["chosen"]):

@@ -150,8 +150,8 @@ def _candidate(job: Job, tried: Tried, chosen: bool, front: bool) -> dict[str, A
     ]
     return {
         "chosen": chosen,
-        "title": candidate.title,
-        "recipe": candidate.recipe.words,
+        "title": candidate.name,
+        "recipe": candidate.how,
         "format": candidate.format,
         "precision": candidate.precision,
         "threads": candidate.options.threads,

@@ -215,6 +215,23 @@ def test_sensitivity_names_the_operators_that_hurt_and_keeping_them_helps(
     assert not list(tmp_path.glob("*.tflite"))
 
 
+def test_an_operator_is_not_kept_in_float_because_its_name_begins_as_anothers(source: Artifact, tmp_path: Path) -> None:
+    """LiteRT's converter names a result by all that was fused into it, with semicolons between."""
+    graph = read(source)
+    main = graph.model.subgraphs[0]
+    first, second = [op.outputs[0] for op in main.operators if "CONV_2D" in graph.op_name(op)][:2]
+    main.tensors[first].name, main.tensors[second].name = b"net/relu;", b"net/relu;;net/conv;1"
+    path = tmp_path / "named.tflite"
+    path.write_bytes(bytes(flatbuffer_utils.convert_object_to_bytearray(graph.model)))
+    named = small.artifact("tflite", path)
+    held = types(small.quantized(named, "int8", tmp_path / "q", keep=("net/relu;",)))
+    assert held["net/relu;"] == schema.TensorType.FLOAT32
+    assert held["net/relu;;net/conv;1"] == schema.TensorType.INT8
+    groups = sensitivity(named, small.wish(named, "int8"), tmp_path, lambda words: None)
+    (error,) = (group.error for group in groups if group.operators == ("net/relu;;net/conv;1",))
+    assert error > 0
+
+
 def test_one_scale_a_tensor_is_one_scale_a_tensor(make: Make) -> None:
     def scales(artifact: Artifact) -> set[int]:
         tensors = read(artifact).model.subgraphs[0].tensors
