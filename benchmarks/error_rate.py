@@ -8,12 +8,13 @@ candidate is over the budget, the power where one is within it."""
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from edgekit_runtime.tensors import Array
 from scipy import stats
 
+from edgekit.evidence import LEVEL
 from edgekit.intervals import bounds
 from edgekit.searching import Steps, search, search_share
 from edgekit.trial import LOOKS, Bound, Limit, Standing, Trial, as_trusted, hold, screen
@@ -84,11 +85,14 @@ def passes(case: Case, seed: int) -> bool:
 
     def confirm(tried: Tried, alpha: float) -> Tried:
         trial = hold([limit(tried.worse[first:])], case.n - first, as_trusted(alpha, case.shares), parts)
+        if trial.outcome == "passed" and not limit(tried.worse).measure(case.n, LEVEL).high <= case.budget:
+            trial = replace(trial, outcome="missed")  # on record, over all samples
         return Tried(tried.worse, tried.standing, tried.seen, trial)
 
     steps = Steps(
         attempt,
         lambda tried: tried.standing,
+        lambda tried: tried.seen,
         lambda tried: tried.seen,
         confirm,
         lambda tried: tried.trial is not None and tried.trial.outcome == "passed",

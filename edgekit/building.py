@@ -148,6 +148,7 @@ def _steps(job: Job, plan: Plan) -> Steps[Candidate, Tried]:
         attempted,
         lambda tried: tried.standing,
         lambda tried: tried.cost,
+        lambda tried: tried.quality.drop if tried.quality is not None else 0.0,
         lambda tried, alpha: confirm(job, plan, tried, alpha),
         lambda tried: tried.verdict.outcome in BUILT,
         lambda tried: tried.verdict.outcome == "inconclusive" and (tried.quality is None or tried.quality.drop <= 0),
@@ -168,23 +169,22 @@ def nearest(tried: Sequence[Tried]) -> Tried:
 def _explained(best: Tried, job: Job, untried: int) -> tuple[str, str]:
     """Why there is no bundle, and what to do, in words."""
     verdict, title = best.verdict, best.candidate.title
-    left = f"; {untried} candidates were left untried when the time was over" if untried and job.late() else ""
+    if untried and job.late():
+        why = f"the time was over with {untried} candidates untried; the nearest is {title}: {verdict.why}"
+        return why, "give it longer (--budget-time), or say the same again: finished steps are kept"
+    if verdict.outcome == "missed" and best.too_slow:
+        why = f"no candidate is within the goals; the nearest is {title}: {verdict.why}"
+        return why, "say --smaller if being smaller is enough, or --precision float32"
+    if verdict.outcome == "missed" and "(--max-" in verdict.why:
+        why = f"no candidate is within the goals; the nearest is {title}: {verdict.why}"
+        return why, "raise that limit, or look in the report for what other candidates take"
     if verdict.outcome == "missed":
-        if best.too_slow:
-            return (
-                f"no candidate is within the goals; the nearest is {title}: {verdict.why}{left}",
-                "say --smaller if being smaller is enough, or --precision float32",
-            )
-        return (
-            f"no candidate keeps the budget; the nearest is {title}: {verdict.why}{left}",
-            "look at the calibration data and the report, or give a wider budget",
-        )
+        why = f"no candidate keeps the budget; the nearest is {title}: {verdict.why}"
+        return why, "look at the calibration data and the report, or give a wider budget"
     if verdict.outcome == "inconclusive":
-        return f"{title}: {verdict.why}{left}", "give more evaluation samples (--data), or a wider --max-drop"
-    return (
-        f"{title}: {verdict.why}{left}",
-        f"look at the report, or choose another --format ({', '.join(FORMATS)}) or --precision",
-    )
+        return f"{title}: {verdict.why}", "give more evaluation samples (--data), or a wider --max-drop"
+    hint = f"look at the report, or choose another --format ({', '.join(FORMATS)}) or --precision"
+    return f"{title}: {verdict.why}", hint
 
 
 def _plain_word(name: str) -> str:

@@ -68,6 +68,9 @@ class Cache:
 
     def trim(self) -> int:
         """Remove the longest unused folders until the limit holds; the bytes that went."""
+        for scratch in self.root.glob("steps/*/.making-*"):  # what a killed build left
+            if time.time() - scratch.stat().st_mtime > IN_USE:
+                shutil.rmtree(scratch, ignore_errors=True)
         entries = self.entries()
         excess, gone = sum(entry[2] for entry in entries) - self.limit, 0
         for _, home, size, used in entries:

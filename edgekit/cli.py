@@ -100,7 +100,9 @@ def _answer_options(command: F) -> F:
 @click.option("--max-size", metavar="5MB", help="The artifact's size; then it need not be faster than float32.")
 @click.option("--max-memory", metavar="200MB", help="Peak memory of a process that runs it.")
 @click.option("--smaller", is_flag=True, default=None, help="Take what is smaller than float32, faster or not.")
-@click.option("--best", is_flag=True, default=None, help="Try everything, and take what costs the least to run.")
+@click.option(
+    "--best", is_flag=True, default=None, help="Try every format and precision, and take what costs the least to run."
+)
 @click.option("--budget-time", metavar="10m", help="End the search then, with the best that was found.")
 @click.option("--measure-on", metavar="ssh://user@host", help="Score and time finalists on the device.")
 @_model_options

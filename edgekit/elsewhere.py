@@ -9,10 +9,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from edgekit_runtime.detect import saturating
 from edgekit_runtime.errors import EdgeKitError, Unsupported
 from edgekit_runtime.tensors import Array
 
-from edgekit.answers import Answering, digest, here, made_of, outputs, scores
+from edgekit.answers import Answering, digest, here, machine, made_of, outputs, scores
 from edgekit.evidence import SHARES, Outputs, amount, measure
 from edgekit.intervals import bounds
 from edgekit.job import Job, Order
@@ -80,6 +81,8 @@ def score_on_target(job: Job, target: Target, candidate: Candidate, artifact: Ar
         return []
     place = place_for(job, target, candidate.format)
     if not isinstance(place, Place):
+        if place is None and _is_of(target):
+            return [ScoredOn("this machine", 0, "scored on this machine, which has the target's instruction set")]
         why = f"no core stands for {target.title}" if place is None else f"{place.why} ({place.hint})"
         return [ScoredOn("this machine", 0, f"builder's instruction set only: {why}")]
     basis = {"artifact": digest(artifact), "options": asdict(candidate.options), "place": [place.kind, place.name]}
@@ -95,6 +98,13 @@ def score_on_target(job: Job, target: Target, candidate: Candidate, artifact: Ar
             if place.kind == "device":
                 raise
             return [ScoredOn(place.words, 0, f"builder's instruction set only: {error.what}")]
+
+
+def _is_of(target: Target) -> bool:
+    """Whether this machine computes as the target does: all its features, and the same sums in 8 bits."""
+    found = machine()
+    alike = saturating(target.arch, target.isa) == saturating(found["arch"], found["isa"])
+    return found["arch"] == target.arch and set(target.isa) <= set(found["isa"]) and alike
 
 
 @contextmanager

@@ -56,6 +56,16 @@ class Goals:
         """Whether being smaller is reason enough."""
         return self.smaller or self.max_bytes is not None
 
+    @property
+    def limits(self) -> str:
+        """The limits on what it takes, in words; empty where there are none."""
+        said = [
+            f"at most {self.max_bytes / 1e6:.3g} MB" if self.max_bytes is not None else "",
+            f"at most {self.max_memory_mb:.3g} MB of memory" if self.max_memory_mb is not None else "",
+            f"at most {self.max_latency_ms:g} ms" if self.max_latency_ms is not None else "",
+        ]
+        return ", ".join(filter(None, said))
+
     def exceeded(self, size: int, peak_mb: float | None, latency_ms: float | None) -> str | None:
         """Which goal these measures are over, in words; None where all are kept or were not measured."""
         if self.max_bytes is not None and size > self.max_bytes:

@@ -37,7 +37,7 @@ def limits(job: Job, one: Answering, start: int, n: int) -> list[Limit]:
                 return Bound(0, 0.0, float("-inf"), float("inf"), level, 0.0)
             quality = measure(part, level)
             allowed = budget.allows(quality.metric, quality.reference)
-            return Bound(count, quality.drop, quality.low, quality.high, level, allowed)
+            return Bound(len(part), quality.drop, quality.low, quality.high, level, allowed)
 
         def needed(count: int, level: float) -> int:
             part = found(count) if index is None else found(count).of_class(index)
@@ -63,14 +63,16 @@ def verdict_of(job: Job, found: Trial, of: int) -> Verdict:
     budget = goals.max_drop if not found.limit.name else goals.max_class_drop
     subject = f"{found.limit.name}: " if found.limit.name else ""
     drop, low, high = (amount(metric, value) for value in (bound.drop, bound.low, bound.high))
-    said = f"{subject}{metric} drop {drop} [{low}, {high}], n = {bound.n:,}{f' of {of:,}' if bound.n < of else ''}"
+    early = f" of {of:,}" if found.size < of and not found.limit.name else ""
+    said = f"{subject}{metric} drop {drop} [{low}, {high}], n = {bound.n:,}{early}"
     if not np.isfinite(bound.drop):
         return Verdict("missed", f"{said}: not a number")
     if found.outcome == "passed":
-        return Verdict("passed", f"{said}, within {budget}")
+        each = f", every class within {goals.max_class_drop}" if goals.max_class_drop is not None else ""
+        return Verdict("passed", f"{said}, within {budget}{each if budget != goals.max_class_drop else ''}")
     if found.outcome == "missed":
         return Verdict("missed", f"{said}, over {budget}")
-    if bound.n < of:
+    if found.size < of:
         return Verdict("inconclusive", f"{said}: the time was over before it could be told against {budget}")
     assert job.evaluation is not None
     needed = math.ceil((found.needed or 0) * len(job.evaluation) / (len(job.evaluation) - job.seen))

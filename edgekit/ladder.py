@@ -32,7 +32,9 @@ BOTH = Rung(Recipe("int8", ranges="mse", correct_bias=True), "cuts off outliers 
 EQUALIZED = Rung(Recipe("int8", equalize=True), "evens out channels of uneven size")
 SMOOTHED = Rung(Recipe("int8", smooth=True), "moves outliers of the activations into the weights")
 MIXED = Rung(Recipe("int8"), "leaves the operators in float that cost the most quality, as measured", mixed=True)
-MIXED_MSE = Rung(Recipe("int8", ranges="mse"), "the same, with the range of least squared error", mixed=True)
+MIXED_MSE = Rung(
+    Recipe("int8", ranges="mse"), "the sensitive operators in float, and the range of least squared error", mixed=True
+)
 ENTROPY = Rung(Recipe("int8", ranges="entropy"), "keeps most of what the activations tell (KL divergence)")
 PER_TENSOR = Rung(Recipe("int8", per_channel=False), "one scale a tensor, as some accelerators want it")
 

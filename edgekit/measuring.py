@@ -64,7 +64,7 @@ def peak_mb(job: Job, candidate: Candidate, artifact: Artifact) -> float:
 def peak_of_build_mb() -> float:
     """The most memory that this process, or one that it started, held so far, in MB (Linux counts in kB)."""
     used = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return round(max(used) / 1024, 1)
+    return round(max(used) * 1024 / 1e6, 1)
 
 
 def timed(job: Job, target: Target, candidate: Candidate, made: Artifact, source: Artifact) -> Timed:

@@ -54,6 +54,8 @@ class Words:
 
 
 KEYS = tuple(Words.__dataclass_fields__)
+FOR_SIZE = ("float16", "int8-weights", "int4-weights")
+"""Precisions that a CPU stores and does not compute in: who names one wants it for its size."""
 LISTS = ("target", "shape")
 TYPES: dict[str, type] = {
     **dict.fromkeys(("integer_io", "smaller", "best"), bool),
@@ -77,6 +79,14 @@ def parse_order(words: Words) -> Order:
         raise EdgeKitError("no target", hint="say --target NAME (edgekit targets list)")
     known("format", words.format, FORMATS)
     known("precision", words.precision, PRECISIONS)
+    goals = _goals(words)
+    if goals.judged and not words.data:
+        raise EdgeKitError("a limit on the loss needs data to hold it against", hint="say --data DATA")
+    if words.best and not goals.judged:
+        raise EdgeKitError(
+            "--best takes what costs the least to run, and nothing says how much it may lose",
+            hint="say --max-drop 0.5pt too, or leave out --best",
+        )
     if words.calibration_samples < 1:
         raise EdgeKitError(f"{words.calibration_samples} calibration samples", hint="ask for at least 1")
     preprocess = words.preprocess
@@ -89,7 +99,7 @@ def parse_order(words: Words) -> Order:
         labels=read_labels(Path(words.labels)) if words.labels else (),
         metric=words.metric,
         output=words.output,
-        goals=_goals(words),
+        goals=goals,
         best=words.best,
         budget_time_s=parse_amount("--budget-time", words.budget_time, "time") / 1e3 if words.budget_time else None,
         measure_on=words.measure_on,
@@ -129,8 +139,8 @@ def _goals(words: Words) -> Goals:
         max_class_drop=parse_budget(words.max_class_drop, "--max-class-drop") if words.max_class_drop else None,
         max_latency_ms=parse_amount("--max-latency", words.max_latency, "time") if words.max_latency else None,
         max_bytes=int(parse_amount("--max-size", words.max_size, "size")) if words.max_size else None,
-        max_memory_mb=None if memory is None else memory / 2**20,
-        smaller=words.smaller,
+        max_memory_mb=None if memory is None else memory / 1e6,
+        smaller=words.smaller or words.precision in FOR_SIZE,
     )
 
 

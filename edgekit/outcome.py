@@ -34,7 +34,7 @@ class Outcome:
 
 
 BUILT = ("passed", "unbudgeted")
-WORST_LAST = ("passed", "unbudgeted", "inconclusive", "screened", "missed", "refused")
+WORST_LAST = ("passed", "unbudgeted", "inconclusive", "missed", "screened", "refused")
 
 
 def place_of(order: Order, name: str, target: str) -> Path:

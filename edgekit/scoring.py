@@ -30,6 +30,9 @@ from edgekit.plan import Candidate, Plan
 from edgekit.target import Target
 from edgekit.trial import Bound, Standing, hold, screen
 
+SURE = 0.8
+"""With --best, at which level a candidate must keep its goals in screening to be confirmed before the others: they
+are confirmed by cost, and each confirmation that fails makes the next one harder to pass."""
 LEAST_COSINE = 0.8
 """Where no budget was set, an artifact further than this from float is not the same model any more."""
 
@@ -117,10 +120,10 @@ def confirm(job: Job, plan: Plan, tried: Tried, alpha: float) -> Tried:
     found = trial(job, one, job.seen, n, alpha)
     tried = replace(tried, confirmed=found.bound, verdict=verdict_of(job, found, n))
     if tried.verdict.outcome != "passed":
-        return _rescored(job, tried, found.bound.n)
+        return _rescored(job, tried, found.size)
     tried = _on_target(job, plan.target, tried)
     if tried.verdict.outcome != "passed" or job.late():
-        return _rescored(job, tried, found.bound.n)
+        return _rescored(job, tried, found.size)
     tried = recorded(job, tried)
     return replace(tried, verdict=_on_record(job, tried))
 
@@ -150,12 +153,12 @@ def _screened(job: Job, tried: Tried) -> Tried:
     if job.evaluation is None or not job.seen:
         return replace(tried, standing="good")
     one = made_of(made, tried.candidate.title, tried.candidate.options)
-    standing, found = screen(limits(job, one, 0, job.seen), job.seen, looks_of(job))
+    standing, found = screen(limits(job, one, 0, job.seen), job.seen, looks_of(job), SURE if job.order.best else 0.5)
     verdict = verdict_of(job, found, job.seen)
     if standing == "good":
-        verdict = Verdict("screened", f"{verdict.why.split(',')[0]}, n = {found.bound.n:,}: good, and not needed")
+        verdict = Verdict("screened", f"{verdict.why.split(',')[0]}, n = {found.size:,}: good, and not needed")
     tried = replace(tried, standing=standing, screened=found.bound, verdict=verdict)
-    return _with_quality(tried, scores(job, one, 0, found.bound.n))
+    return _with_quality(tried, scores(job, one, 0, found.size))
 
 
 def _timed(job: Job, target: Target, tried: Tried) -> Tried:
@@ -172,7 +175,8 @@ def _timed(job: Job, target: Target, tried: Tried) -> Tried:
     if times.made is None or not quantized or (goals.for_size and tried.bytes < tried.float_bytes) or times.faster:
         return tried
     word = "slower than" if times.made.low > 1 / FASTER else "no faster than"
-    why = f"{word} float32 ({times.made.ratio:.2f} of its time [{times.made.low:.2f}, {times.made.high:.2f}])"
+    speed, least, most = (1 / ratio for ratio in (times.made.ratio, times.made.high, times.made.low))
+    why = f"{word} float32 ({speed:.2f}x its speed [{least:.2f}, {most:.2f}])"
     verdict = Verdict("missed", f"{why}: {times.slow}" if times.slow else why)
     return replace(tried, standing="out", verdict=verdict, too_slow=True)
 

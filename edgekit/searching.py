@@ -25,7 +25,8 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Steps(Generic[C, T]):
     """What the search does with a candidate: `attempt` makes, screens and measures it; `standing` says whether it is
-    worth a confirmation; `cost` ranks (less is better); `confirm(tried, alpha)` tries it on fresh samples and gives
+    worth a confirmation; `cost` ranks the good ones and `loss` the doubtful
+    (less is better); `confirm(tried, alpha)` tries it on fresh samples and gives
     it anew with its verdict; `passed` reads that; `hopeless` says that no other candidate could do better. `kind`
     names candidates that cost the same to run, so that one of them is enough; `closed` says that no other of its
     kind could do better."""
@@ -33,6 +34,7 @@ class Steps(Generic[C, T]):
     attempt: Callable[[C], T]
     standing: Callable[[T], Standing]
     cost: Callable[[T], float]
+    loss: Callable[[T], float]
     confirm: Callable[[T, float], T]
     passed: Callable[[T], bool]
     hopeless: Callable[[T], bool]
@@ -84,7 +86,7 @@ def search(
         if run.confirm(good.pop(kind)):
             break
     if run.pick is None:
-        for place in sorted(run.doubtful, key=lambda place: steps.cost(run.tried[place])):
+        for place in sorted(run.doubtful, key=lambda place: steps.loss(run.tried[place])):
             if run.confirm(place):
                 break
     return Found(tuple(run.tried), run.pick, sum(map(len, lanes.values())))

@@ -174,7 +174,8 @@ def _tiny(net: _Net, real: _Net) -> str:
         return ""
     ms = net.conversions[1]
     part = f", of which conversions are {ms:.2g}" if ms > 0 else ""
-    return f"so small a net has little to save: it takes {net.total:.2g} ms{part}, in float {real.total:.2g}"
+    took = f"by the engine's profile it takes {net.total:.2g} ms{part}, in float {real.total:.2g}"
+    return f"so small a net has little to save: {took}"
 
 
 def _nothing(net: _Net, real: _Net) -> str:

@@ -107,7 +107,8 @@ def _cells(one: Mapping[str, Any]) -> list[str]:
     if not one["bytes"]:
         return [_named(one), "-", "-", "-", "-", verdict]
     peak = f"{one['peak_mb']:.0f} MB" if one["peak_mb"] else "-"
-    return [_named(one), megabytes(one["bytes"]), quality_words(one["quality"]), latency_words(one), peak, verdict]
+    quality = quality_words(one["quality"]) + (f" of {one['quality']['n']:,}" if one["quality"] else "")
+    return [_named(one), megabytes(one["bytes"]), quality, latency_words(one), peak, verdict]
 
 
 def _named(one: Mapping[str, Any]) -> str:
@@ -129,14 +130,13 @@ def _notes(facts: Mapping[str, Any]) -> list[str]:
                 f"the best class is the source's on {agreement_words(one)} of {one['agreement']['n']:,} samples"
             )
         found += [f"{one['title']}: {note}" for note in one["notes"]]
-        found += [f"the class that loses most: {_class_words(one)}"] if one["classes"] else []
+        lost = one["classes"] and one["classes"][0]["drop"] > 0
+        found += [f"the class that loses most: {_class_words(one)}"] if lost else []
         found += [scored["words"] for scored in one["scored_on"]]
         if one["timed"].startswith("not"):
             found.append(f"latency {one['timed']}")
             if facts["goals"]["max_latency_ms"] is not None:
                 found.append("--max-latency was not judged: measure on the device with --measure-on ssh://user@host")
-    if facts.get("untried") and facts["verdict"] not in ("passed", "unbudgeted"):
-        found.append(f"{facts['untried']} candidates were left untried")
     return found
 
 
@@ -190,13 +190,12 @@ def _target_lines(prepared: Prepared, plan: Plan, place: Path) -> list[str]:
         f"For {target.title} ({target.name}, {target.arch}, {target.memory_mb:,} MB of memory) "
         "EdgeKit will try, in this order:"
     ]
-    told: set[str] = set()
-    for index, candidate in enumerate(plan.candidates, start=1):
+    shown, later = _rungs(plan)
+    for index, candidate in enumerate(shown, start=1):
         size = megabytes(bytes_at(prepared.model.facts, candidate.precision))
-        lines.append(f"  {index}. {candidate.title}, about {size}: {candidate.why}.")
-        if candidate.format + candidate.precision not in told:
-            told.add(candidate.format + candidate.precision)
-            lines += [f"     - {words}" for words in _steps(candidate)]
+        lines.append(f"  {index}. {candidate.name}, about {size}: {candidate.why}.")
+        lines += [f"     - {words}" for words in _steps(candidate)]
+    lines += [f"  Where {name} does not do, by turns: {'; '.join(hows)}." for name, hows in later.items()]
     lines += [f"  Not {words}." for words in plan.left_out]
     return [
         *lines,
@@ -206,17 +205,40 @@ def _target_lines(prepared: Prepared, plan: Plan, place: Path) -> list[str]:
     ]
 
 
+def _rungs(plan: Plan) -> tuple[list[Candidate], dict[str, list[str]]]:
+    """The first candidate of each format and precision, and how the others of each are made."""
+    shown: list[Candidate] = []
+    later: dict[str, list[str]] = {}
+    for candidate in plan.candidates:
+        if candidate.name in later:
+            later[candidate.name].append(candidate.how or "as it is")
+        else:
+            shown.append(candidate)
+            later[candidate.name] = []
+    return shown, {name: hows for name, hows in later.items() if hows}
+
+
 def _judged_lines(prepared: Prepared, plan: Plan) -> list[str]:
     """What is done with every candidate of a target."""
     order, arch = prepared.order, machine()["arch"]
+    timed = arch == plan.target.arch or order.measure_on
     lines = [
         "  Each is measured: its size, and its peak memory in a fresh process"
-        + (", and its latency beside float32's." if arch == plan.target.arch else ".")
+        + (
+            f", and its latency beside float32's{f' on {order.measure_on}' if order.measure_on else ''}."
+            if timed
+            else "."
+        )
     ]
-    if arch != plan.target.arch:
-        lines.append(f"  Its latency is not: this machine is {arch}.")
+    if not timed:
+        lines.append(f"  Its latency is not: this machine is {arch} (--measure-on ssh://... times it on the device).")
+    if order.measure_on or plan.target.emulate:
+        where = order.measure_on or f"an emulated {plan.target.emulate}, where that is installed (edgekit emulators)"
+        lines.append(f"  The finalist is scored on {where}.")
     goals = order.goals
-    if not goals.for_size and arch == plan.target.arch:
+    if goals.limits:
+        lines.append(f"  It may take: {goals.limits}.")
+    if not goals.for_size and timed:
         lines.append("  One that is no faster than float32 is not taken (--smaller takes it for its size).")
     if order.data and goals.judged:
         limits = [f"{goals.max_drop}"] if goals.max_drop else []

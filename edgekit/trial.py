@@ -46,11 +46,12 @@ class Limit:
 @dataclass(frozen=True)
 class Trial:
     """How it ended: the limit that decided (the first that was not kept, else the first), its bound at the last
-    look, and for "inconclusive" about how many samples would do."""
+    look, how many samples that look had (a class's bound has fewer), and for "inconclusive" how many would do."""
 
     outcome: Literal["passed", "missed", "inconclusive"]
     limit: Limit
     bound: Bound
+    size: int
     needed: int | None = None
 
 
@@ -74,23 +75,30 @@ def hold(
         found = [(limit, limit.measure(size, level)) for limit in limits]
         over = [(limit, bound) for limit, bound in found if not bound.high <= bound.allowed]
         if not over:
-            return Trial("passed", *found[0])
+            return Trial("passed", *found[0], size)
         plain = [(limit, bound) for limit, bound in over if bound.low > bound.allowed or np.isnan(bound.drop)]
         if plain:
-            return Trial("missed", *plain[0])
+            return Trial("missed", *plain[0], size)
         if until():
             break
     limit, bound = over[0]
     missed = [(limit, bound) for limit, bound in over if not bound.drop < bound.allowed]
     if missed:
-        return Trial("missed", *missed[0])
-    return Trial("inconclusive", limit, bound, max(limit.needed(size, level) for limit, _ in over))
+        return Trial("missed", *missed[0], size)
+    return Trial("inconclusive", limit, bound, size, max(limit.needed(size, level) for limit, _ in over))
 
 
-def screen(limits: Sequence[Limit], n: int, parts: Sequence[float] = LOOKS) -> tuple[Standing, Trial]:
+def screen(
+    limits: Sequence[Limit], n: int, parts: Sequence[float] = LOOKS, sure: float = 0.5
+) -> tuple[Standing, Trial]:
     """How a candidate stands on `n` samples of the search's own: "out" where some limit is plainly exceeded,
-    "doubtful" where one seems to be, "good" else. It decides nothing but what is confirmed, and in which order."""
+    "doubtful" where one seems to be, or its upper bound at the level `sure` is, "good" else. It decides nothing but
+    what is confirmed, and in which order."""
     trial = hold(limits, n, SCREENING, parts)
+    if trial.outcome == "inconclusive" and sure > 0.5:
+        likely = [limit.measure(trial.size, sure) for limit in limits]
+        if any(bound.high > bound.allowed for bound in likely):
+            return "doubtful", trial
     plain = trial.bound.low > trial.bound.allowed or np.isnan(trial.bound.drop)
     if trial.outcome == "missed":
         return "out" if plain else "doubtful", trial

@@ -1,5 +1,5 @@
 """The budget is a contract: three networks on the 10,000 test images of Fashion-MNIST, in each format, and what it
-says is computed again by other means. Ruined cases are won back by the search, or refused.
+says is computed again by other means.
 
 Refuses a passed build whose numbers are not found again, and a missed one whose reasons are not true."""
 
@@ -136,25 +136,3 @@ def test_a_ruined_calibration_set_is_refused_with_the_report(format: str, cache:
     assert sorted(path.name for path in desk.iterdir()) == ["b.report.html", "b.report.json"]
     assert "n = 10,000" in done.error()
     truly_missed(done.json()[0])
-
-
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("case", ["outlying channels", "outlying calibration images"])
-def test_what_the_default_ruins_the_search_wins_back(case: str, format: str, cache: Path, desk: Path) -> None:
-    """The plain recipe loses over five points; what is shipped keeps half a point on all 10,000."""
-    channels = case == "outlying channels"
-    net = zoo.fashion_outliers() if channels else zoo.fashion_cnn()
-    done = build(net, format, cache, None if channels else zoo.fashion_outlying())
-    (facts,) = done.json()
-    first = facts["candidates"][0]
-    assert (first["format"], first["recipe"]) == (format, "")
-    assert done.code == 0, done.err
-    lost, quality = first["quality"], open_bundle(desk / "b").manifest.evidence["quality"]
-    print(  # noqa: T201
-        f"{case}, {format}: the default loses {lost['drop'] * 100:.2f} points (n = {lost['n']}); "
-        f"{facts['pick']}: {quality['drop'] * 100:+.2f} (n = {quality['n']})"
-    )
-    assert lost["drop"] > 0.05
-    assert lost["low"] > BUDGET
-    assert quality["n"] == 10_000
-    assert quality["high"] <= BUDGET

@@ -60,7 +60,6 @@ def test_int8_slower_than_float_is_refused_with_the_operators_that_are_why(shelf
     first = facts["candidates"][0]
     assert "slower than float32" in said
     assert f"{first['latency']['ratio']:.2f} of its time" in said
-    assert first["latency"]["ratio"] > 1.2
     assert first["latency"]["low"] > 1 / 0.97
     assert first["slow"] in said
     assert "HardSigmoid" in first["slow"]
@@ -74,7 +73,7 @@ def test_it_is_taken_where_being_smaller_is_enough(shelf: Path, desk: Path) -> N
     assert done.code == 0, done.err
     evidence = open_bundle(desk / "b").manifest.evidence
     assert evidence["bytes"] < evidence["float_bytes"]
-    assert evidence["latency"]["ratio"] > 1.2, "so the report says that it is slower"
+    assert evidence["latency"]["low"] > 1
     assert "HardSigmoid" in evidence["slow"]
 
 
@@ -101,7 +100,7 @@ def test_no_class_may_lose_more_than_is_allowed(shelf: Path, desk: Path) -> None
     assert done.code == 0, done.err
     assert len(done.json()[0]["candidates"][-1]["classes"]) == 10
     x, _ = tiny.digits()
-    np.savez("bright.npz", x=x[:64] * 40)
+    np.savez("bright.npz", x=x[:64] * 1000)
     ruined = ("--calibration", "bright.npz", "--out", "c", "--format", "onnx", "--precision", "int8")
     done = build(shelf, "--max-class-drop", "20pt", *ruined)
     assert done.code == 3, done.err
@@ -154,7 +153,7 @@ def test_the_front_is_of_those_that_none_beats(shelf: Path, desk: Path) -> None:
 
 def test_when_the_time_is_over_the_best_so_far_is_given(shelf: Path, desk: Path) -> None:
     """The first is always made; with --best, what was not tried for want of time is said."""
-    done = build(shelf, "--best", "--budget-time", "1s", "--max-drop", "20pt")
+    done = build(shelf, "--best", "--budget-time", "1s", "--max-drop", "20pt", "--cache", desk / "cache")
     (facts,) = done.json()
     assert done.code == 0, done.err
     assert facts["untried"] > 0
@@ -165,7 +164,9 @@ def test_when_the_time_is_over_the_best_so_far_is_given(shelf: Path, desk: Path)
 def test_when_nothing_was_good_in_time_it_is_said_what_was_left(shelf: Path, desk: Path) -> None:
     x, _ = tiny.digits()
     np.savez("bright.npz", x=x[:64] * 1000)
-    done = build(shelf, "--budget-time", "1s", "--max-drop", "0.5pt", "--calibration", "bright.npz")
+    done = build(
+        shelf, "--budget-time", "1s", "--max-drop", "0.5pt", "--calibration", "bright.npz", "--cache", desk / "cache"
+    )
     (facts,) = done.json()
     assert done.code in (3, 4), done.err
     assert facts["untried"] > 0

@@ -109,7 +109,8 @@ def test_what_the_tools_default_ruins_the_search_wins_back(
     )  # smaller is enough: these nets are too small to be faster
     assert done.code == 0, done.err
     (facts,) = done.json()
-    pick = next(one["title"] for one in facts["candidates"] if one["verdict"] == "passed")
+    (picked,) = (one for one in facts["candidates"] if one["verdict"] == "passed")
+    pick = f"{picked['title']}, {picked['recipe'] or 'plain'}"
     quality = open_bundle(tmp_path / "rescued").manifest.evidence["quality"]
     won = in_float - ruined.right(entry_of(tmp_path / "rescued"))
     told = (

@@ -26,6 +26,7 @@ def searched(*candidates: Kind, best: bool = False, late: bool = False) -> tuple
         lambda one: one,
         lambda one: one[1],  # type: ignore[arg-type, return-value]
         lambda one: one[2],
+        lambda one: one[2],
         confirm,
         lambda one: one[3] and one[0] in confirmed,
         lambda one: False,

@@ -21,6 +21,9 @@ from edgekit.scoring import Tried
 from edgekit.timing import Latency
 from edgekit.trial import Bound
 
+MOST_CLASSES = 50
+"""Of how many classes the facts tell, those that lose the most first."""
+
 
 def as_json(job: Job, plan: Plan, tried: Sequence[Tried], best: Tried) -> dict[str, Any]:
     """All facts of one target's build, as JSON values. Sizes in bytes, times in ms, shares from 0 to 1."""
@@ -166,7 +169,7 @@ def _candidate(job: Job, tried: Tried, chosen: bool, front: bool) -> dict[str, A
         "agreement": _quality(tried.agreement),
         "screened": _bound(tried.screened, job.seen),
         "confirmed": _bound(tried.confirmed, len(job.evaluation) - job.seen if job.evaluation is not None else 0),
-        "classes": classes,
+        "classes": classes[:MOST_CLASSES],
         "latency": _latency(times.made),
         "float_latency": _latency(times.source),
         "latency_by_threads": {str(count): ms for count, ms in (times.threads or {}).items()},

@@ -78,7 +78,7 @@ def _named(given: Feeds, engine: str, path: Path) -> Feeds:
 def _peak_mb() -> float:
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e6
     except (OSError, StopIteration) as error:
         raise EdgeKitError("this system does not tell a process's peak memory", hint="measure on Linux") from error
 

@@ -12,6 +12,9 @@ from edgekit_runtime.ports import Port
 from edgekit_runtime.selftest import SelfTest
 from edgekit_runtime.tensors import Array, Feeds
 
+SHOWN = 3
+"""Rows of a table in a bundle's page."""
+
 
 def safe(text: str) -> str:
     """`text` without what a terminal would obey; line ends stay."""
@@ -104,10 +107,25 @@ def _preprocess(raw: Mapping[str, Any] | None) -> str:
     return "not taken" if raw is None else ", ".join(f"{key} {value}" for key, value in raw.items())
 
 
+def _row(value: Any) -> str:
+    """A table's row on one line: the words where it has some."""
+    if not isinstance(value, Mapping):
+        return str(value)[:200]
+    if value.get("words"):
+        return str(value["words"])[:200]
+    told = (f"{key} {item:.4g}" if isinstance(item, float) else f"{key} {item}" for key, item in value.items())
+    return ", ".join(told)[:200]
+
+
 def _tree(value: Mapping[str, Any], indent: str) -> list[str]:
     lines = []
     for key, item in value.items():
-        if isinstance(item, Mapping) and len(indent) < 12:
+        if item is None or item == [] or item == {}:
+            continue
+        if isinstance(item, list) and any(isinstance(one, Mapping) for one in item):
+            lines += [f"{indent}{key}", *(f"{indent}  {_row(one)}" for one in item[:SHOWN])]
+            lines += [f"{indent}  and {len(item) - SHOWN} more"] if len(item) > SHOWN else []
+        elif isinstance(item, Mapping) and len(indent) < 12:
             lines += [f"{indent}{key}", *_tree(item, indent + "  ")]
         else:
             text = f"{item:.6g}" if isinstance(item, float) else str(item)
