@@ -38,19 +38,17 @@ MIXED_MSE = Rung(
 ENTROPY = Rung(Recipe("int8", ranges="entropy"), "keeps most of what the activations tell (KL divergence)")
 PER_TENSOR = Rung(Recipe("int8", per_channel=False), "one scale a tensor, as some accelerators want it")
 
+LONG = (
+    *(PLAIN, CORRECTED, MSE, EQUALIZED, PERCENTILE, NARROW, NARROWER, NARROWEST),
+    *(SMOOTHED, BOTH, MIXED, MIXED_MSE, ENTROPY, PER_TENSOR),
+)
 STATIC: dict[str, tuple[Rung, ...]] = {
-    "onnx": (
-        *(PLAIN, CORRECTED, MSE, PERCENTILE, BOTH, EQUALIZED, SMOOTHED),
-        *(NARROW, NARROWER, NARROWEST, MIXED, MIXED_MSE, ENTROPY, PER_TENSOR),
-    ),
+    "onnx": LONG,
     "openvino": (
         *(PLAIN, MSE, SMOOTHED, EQUALIZED, CORRECTED, PERCENTILE),
         *(NARROW, NARROWER, NARROWEST, MIXED, MIXED_MSE, PER_TENSOR),
     ),
-    "tflite": (
-        *(PLAIN, CORRECTED, MSE, PERCENTILE, BOTH, EQUALIZED, SMOOTHED),
-        *(NARROW, NARROWER, NARROWEST, MIXED, MIXED_MSE, ENTROPY, PER_TENSOR),
-    ),
+    "tflite": LONG,
 }
 """Format -> what may be tried for static int8, in the order of what it takes and of how often it helped on
 EfficientNet-Lite0, three small networks on Fashion-MNIST and a transformer."""

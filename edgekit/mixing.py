@@ -1,6 +1,6 @@
 """Mixed precision: which operators to leave in float, by measured sensitivity. Pure but for what it is given to ask.
 
-Refuses to leave more than half of the operators in float: that would be a float model with another name."""
+Refuses to leave more than half of the groups in float (two of three): that would be float with another name."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,7 +18,7 @@ def frozen_then_squeezed(groups: Sequence[Group], stands: Callable[[Kept], bool]
     give each frozen group back, the least sensitive first, as long as it still stands.
     """
     ranked = sorted(groups, key=lambda group: -np.nan_to_num(group.error, nan=np.inf))
-    most = len(ranked) // 2
+    most = min(max(2, len(ranked) // 2), len(ranked) - 1)
     frozen: list[Group] = []
     count = 1
     while count <= most:
