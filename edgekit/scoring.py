@@ -113,8 +113,7 @@ def confirm(job: Job, plan: Plan, tried: Tried, alpha: float) -> Tried:
     assert made is not None
     if not job.order.goals.judged:
         return _on_target(job, plan.target, recorded(job, tried))
-    if data is None:
-        return replace(tried, verdict=Verdict("inconclusive", "no evaluation data to hold the budget against"))
+    assert data is not None
     one = made_of(made, tried.candidate.title, tried.candidate.options)
     n = len(data) - job.seen
     found = trial(job, one, job.seen, n, alpha)
@@ -150,7 +149,7 @@ def _screened(job: Job, tried: Tried) -> Tried:
             return replace(tried, verdict=Verdict("missed", why))
         told = "no data: checked against the source on random inputs alone"
         return replace(tried, standing="good", verdict=Verdict("unbudgeted", told if job.evaluation is None else ""))
-    if job.evaluation is None or not job.seen:
+    if not job.seen:
         return replace(tried, standing="good")
     one = made_of(made, tried.candidate.title, tried.candidate.options)
     standing, found = screen(limits(job, one, 0, job.seen), job.seen, looks_of(job), SURE if job.order.best else 0.5)

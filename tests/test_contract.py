@@ -134,5 +134,10 @@ def test_a_ruined_calibration_set_is_refused_with_the_report(format: str, cache:
     done = build(net, format, cache, net.ruined)
     assert done.code == 3, done.err
     assert sorted(path.name for path in desk.iterdir()) == ["b.report.html", "b.report.json"]
-    assert "n = 10,000" in done.error()
-    truly_missed(done.json()[0])
+    assert "over 0.5pt" in done.error()
+    (facts,) = done.json()
+    truly_missed(facts)
+    (nearest,) = (one for one in facts["candidates"] if one["chosen"])
+    assert nearest["why"] in done.error()
+    assert nearest["quality"]["n"] == 10_000
+    assert nearest["quality"]["low"] > 0.05
