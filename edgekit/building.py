@@ -38,6 +38,9 @@ from edgekit.scoring import Tried, attempt, confirm, recorded
 from edgekit.searching import Steps, search
 from edgekit.target import find_target
 
+FAR_OVER = 0.25
+"""How far over a limit on size, memory or latency a candidate is that no other recipe of its kind would bring down."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -86,7 +89,7 @@ def build(order: Order, cache: Cache, tell: Tell) -> tuple[Outcome, ...]:
     Raises:
         EdgeKitError: the order is at fault: nothing was made.
     """
-    basis = basis_of(order)
+    basis = basis_of(order, cache)
     if known := remembered(order, basis, cache):
         return known
     prepared = prepare(order, tell)
@@ -153,15 +156,18 @@ def _steps(job: Job, plan: Plan) -> Steps[Candidate, Tried]:
         lambda tried: tried.verdict.outcome in BUILT,
         lambda tried: tried.verdict.outcome == "inconclusive" and (tried.quality is None or tried.quality.drop <= 0),
         lambda candidate: (candidate.format, candidate.precision),
-        lambda tried: tried.too_slow,
+        lambda tried: tried.too_slow or tried.over > FAR_OVER,
     )
 
 
 def nearest(tried: Sequence[Tried]) -> Tried:
-    """The one that lost least among those that came furthest, else the first that could not be made."""
+    """The one that came furthest: of those that only take too much the one that is least over, of those that lose too
+    much the one that lost least, else the first that could not be made."""
 
-    def order(one: Tried) -> tuple[int, float]:
-        return WORST_LAST.index(one.verdict.outcome), one.quality.drop if one.quality else float("inf")
+    def order(one: Tried) -> tuple[int, int, float]:
+        loss = one.quality.drop if one.quality else float("inf")
+        rank = WORST_LAST.index(one.verdict.outcome)
+        return (rank, 0, one.over) if one.over > 0 else (rank, 1 if one.too_slow else 2, loss)
 
     return min(tried, key=order)
 
@@ -174,15 +180,19 @@ def _explained(best: Tried, job: Job, untried: int) -> tuple[str, str]:
         return why, "give it longer (--budget-time), or say the same again: finished steps are kept"
     if verdict.outcome == "missed" and best.too_slow:
         why = f"no candidate is within the goals; the nearest is {title}: {verdict.why}"
-        return why, "say --smaller if being smaller is enough, or --precision float32"
+        smaller = "" if job.order.goals.for_size else "--smaller if being smaller is enough, or "
+        return why, f"say {smaller}--precision float32"
     if verdict.outcome == "missed" and "(--max-" in verdict.why:
         why = f"no candidate is within the goals; the nearest is {title}: {verdict.why}"
         return why, "raise that limit, or look in the report for what other candidates take"
     if verdict.outcome == "missed":
         why = f"no candidate keeps the budget; the nearest is {title}: {verdict.why}"
-        return why, "look at the calibration data and the report, or give a wider budget"
+        guessed = best.quality is not None and best.quality.metric == "agreement" and job.order.metric is None
+        classes = "say --metric cosine if the output is no classes, " if guessed else ""
+        return why, f"{classes}look at the calibration data and the report, or give a wider budget"
     if verdict.outcome == "inconclusive":
-        return f"{title}: {verdict.why}", "give more evaluation samples (--data), or a wider --max-drop"
+        own = "" if job.order.calibration else "; a quarter of --data calibrates, unless --calibration is given"
+        return f"{title}: {verdict.why}", f"give more evaluation samples (--data{own}), or a wider budget"
     hint = f"look at the report, or choose another --format ({', '.join(FORMATS)}) or --precision"
     return f"{title}: {verdict.why}", hint
 

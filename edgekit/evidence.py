@@ -10,7 +10,7 @@ import numpy as np
 from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.tensors import Array
 
-from edgekit.intervals import bounds
+from edgekit.intervals import bounds, bounds_of_numbers, unseen
 from edgekit.parity import cosine
 from edgekit.userland import load_function, raised
 
@@ -166,6 +166,10 @@ def measure(scores: Scores, level: float = LEVEL) -> Quality:
         return _measured_whole(scores, level)
     before, after = scores.reference, scores.candidate
     worse = scores.worse
+    both = np.concatenate([before, after])
+    if metric not in SHARES and np.isfinite(both).all():
+        low, high = bounds_of_numbers(worse, float(np.ptp(both)), level)
+        return Quality(metric, n, float(before.mean()), float(after.mean()), float(worse.mean()), low, high)
     low, high = bounds(worse, level, shares=metric in SHARES)
     return Quality(metric, n, float(before.mean()), float(after.mean()), float(worse.mean()), low, high)
 
@@ -263,4 +267,7 @@ def _measured_whole(scores: Scores, level: float) -> Quality:
     reference, value = both()
     drops = [np.subtract(*both(rows)) for rows in np.random.default_rng(0).integers(0, n, (500, n))]
     low, high = (float(q) for q in np.quantile(drops, [1 - level, level]))
+    if low == high:  # nothing changed on any sample that was seen; something may on the next
+        width = max(abs(reference), abs(value)) * unseen(n, level)
+        low, high = low - width, high + width
     return Quality(metric, n, reference, value, reference - value, low, high)

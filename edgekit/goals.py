@@ -66,15 +66,26 @@ class Goals:
         ]
         return ", ".join(filter(None, said))
 
+    def excess(self, size: int, peak_mb: float | None, latency_ms: float | None) -> float:
+        """How far these measures are over the limits, in parts of them: the worst; at most 0 where all are kept."""
+        pairs = (
+            (size, self.max_bytes), (peak_mb, self.max_memory_mb), (latency_ms, self.max_latency_ms),
+        )  # fmt: skip
+        return max((took / most - 1 for took, most in pairs if took is not None and most is not None), default=0.0)
+
     def exceeded(self, size: int, peak_mb: float | None, latency_ms: float | None) -> str | None:
         """Which goal these measures are over, in words; None where all are kept or were not measured."""
         if self.max_bytes is not None and size > self.max_bytes:
-            return f"{size / 1e6:.3g} MB, over {self.max_bytes / 1e6:.3g} MB (--max-size)"
+            return f"{_size(size)}, over {_size(self.max_bytes)} (--max-size)"
         if self.max_memory_mb is not None and peak_mb is not None and peak_mb > self.max_memory_mb:
             return f"it peaks at {peak_mb:,.0f} MB of memory, over {self.max_memory_mb:,.0f} MB (--max-memory)"
         if self.max_latency_ms is not None and latency_ms is not None and not latency_ms <= self.max_latency_ms:
             return f"{latency_ms:.3g} ms (90th percentile), over {self.max_latency_ms:g} ms (--max-latency)"
         return None
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:.3g} MB" if size >= 1e6 else f"{size / 1e3:.3g} kB"
 
 
 UNITS = {

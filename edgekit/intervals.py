@@ -6,7 +6,6 @@ import warnings
 
 import numpy as np
 from edgekit_runtime.tensors import Array
-from scipy import optimize, stats
 
 RESAMPLES = 9_999
 LARGE = 5_000
@@ -26,12 +25,37 @@ def bounds(worse: Array, level: float, shares: bool) -> tuple[float, float]:
     return _bootstrapped(np.asarray(worse, np.float64), level)
 
 
+FEW = 20
+"""Below so many samples that changed, a bootstrap of what was seen knows too little of what was not."""
+
+
+def bounds_of_numbers(worse: Array, spread: float, level: float) -> tuple[float, float]:
+    """As `bounds`, for scores that are numbers within a range of width `spread`.
+
+    Where few samples changed at all, a bootstrap is too narrow, down to no width: there each change counts as one
+    of the whole range, which is Tango's interval where the scores are 0 and 1, and wider than it has to be else.
+    """
+    low, high = bounds(worse, level, shares=False)
+    lost, won = int((worse > 0).sum()), int((worse < 0).sum())
+    if lost + won >= FEW or not len(worse):
+        return low, high
+    least, most = (spread * bound for bound in tango(lost, won, len(worse), level))
+    return min(low, least), max(high, most)
+
+
+def unseen(n: int, level: float) -> float:
+    """The largest share of samples that may change where none of `n` did."""
+    return tango(0, 0, n, level)[1]
+
+
 def tango(lost: int, won: int, n: int, level: float) -> tuple[float, float]:
     """Score bounds of a difference of paired shares, (lost - won) / n: McNemar's test turned into an interval.
 
     T. Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample
     design", Statistics in Medicine 17 (1998) 891-908. At a difference of 0 its statistic is McNemar's.
     """
+    from scipy import optimize, stats  # half a second, which an order that is found again need not wait for
+
     z, drop = float(stats.norm.ppf(level)), (lost - won) / n
 
     def statistic(delta: float) -> float:
@@ -76,6 +100,8 @@ def _bootstrapped(worse: Array, level: float) -> tuple[float, float]:
     """BCa bootstrap (percentile beyond LARGE samples, where both agree and BCa's jackknife is slow), its tails
     widened for small n as Hesterberg ("What Teachers Should Know About the Bootstrap", The American Statistician 69,
     2015) has it: bootstrap intervals of a mean are too narrow by sqrt((n - 1) / n) t / z."""
+    from scipy import stats
+
     n, mean = len(worse), float(worse.mean())
     if n < 2:
         return -np.inf, np.inf

@@ -13,13 +13,14 @@ from edgekit.evidence import SHARES, Scores, Verdict, amount, measure
 from edgekit.goals import Budget
 from edgekit.intervals import enough
 from edgekit.job import Job
-from edgekit.trial import LOOKS, Bound, Limit, Trial, as_trusted, hold
+from edgekit.searching import SEEN
+from edgekit.trial import LOOKS, Bound, Limit, Trial, as_trusted, hold, looks
 
 
 def trial(job: Job, one: Answering, start: int, n: int, alpha: float) -> Trial:
     """`one` on trial on `n` evaluation samples from `start`, with the error `alpha` to spend."""
     trusted = as_trusted(alpha, nature(job).metric in SHARES)
-    return hold(limits(job, one, start, n), n, trusted, looks_of(job), job.late)
+    return hold(limits(job, one, start, n), n, trusted, looks_of(job))
 
 
 def limits(job: Job, one: Answering, start: int, n: int) -> list[Limit]:
@@ -44,7 +45,8 @@ def limits(job: Job, one: Answering, start: int, n: int) -> list[Limit]:
             if not len(part) or part.whole is not None:
                 return 2 * count
             allowed = budget.allows(part.metric, float(part.reference.mean()))
-            return math.ceil(enough(part.worse, level, allowed, part.metric in SHARES) * count / len(part))
+            strict = looks(10**6, 1 - level)[-1][1]
+            return math.ceil(1.05 * enough(part.worse, strict, allowed, part.metric in SHARES) * count / len(part))
 
         return Limit(name, measured, needed)
 
@@ -64,6 +66,7 @@ def verdict_of(job: Job, found: Trial, of: int) -> Verdict:
     subject = f"{found.limit.name}: " if found.limit.name else ""
     drop, low, high = (amount(metric, value) for value in (bound.drop, bound.low, bound.high))
     early = f" of {of:,}" if found.size < of and not found.limit.name else ""
+    early += f" (bounds at {bound.level * 100:.4g} % each)" if bound.level > 0.985 else ""
     said = f"{subject}{metric} drop {drop} [{low}, {high}], n = {bound.n:,}{early}"
     if not np.isfinite(bound.drop):
         return Verdict("missed", f"{said}: not a number")
@@ -71,12 +74,11 @@ def verdict_of(job: Job, found: Trial, of: int) -> Verdict:
         each = f", every class within {goals.max_class_drop}" if goals.max_class_drop is not None else ""
         return Verdict("passed", f"{said}, within {budget}{each if budget != goals.max_class_drop else ''}")
     if found.outcome == "missed":
-        return Verdict("missed", f"{said}, over {budget}")
-    if found.size < of:
-        return Verdict("inconclusive", f"{said}: the time was over before it could be told against {budget}")
-    assert job.evaluation is not None
-    needed = math.ceil((found.needed or 0) * len(job.evaluation) / (len(job.evaluation) - job.seen))
-    why = f"{said}: too few samples to tell against {budget}; about {needed:,} would do"
+        return Verdict("missed", f"{said}, {'' if bound.low > bound.allowed else 'seems '}over {budget}")
+    confirmed = found.needed or 0
+    part, _, least = SEEN
+    needed = confirmed if confirmed < least else math.ceil(confirmed * part / (part - 1))
+    why = f"{said}: too few samples to tell against {budget}; about {needed:,} evaluation samples would do"
     return Verdict("inconclusive", why, needed)
 
 

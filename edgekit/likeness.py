@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from edgekit_runtime.tensors import Array
 from PIL import Image
-from scipy.fft import dctn
-from scipy.ndimage import affine_transform, gaussian_filter
 
 SIDE, COLOURS = 32, 8
 """Sides of the small pictures that are compared: in grey, and in colour."""
@@ -87,6 +85,8 @@ def copies(held: Looks, blocks: Iterable[Looks]) -> list[tuple[int, int]]:
 
 
 def _hashes(grey: Array) -> Array:
+    from scipy.fft import dctn  # slow to import, and seldom asked
+
     low = dctn(grey.astype(np.float32), axes=(1, 2))[:, :8, :8].reshape(len(grey), 64)
     low[:, 0] = 0  # how bright it is
     bits = low > np.median(low[:, 1:], axis=1, keepdims=True)
@@ -145,6 +145,8 @@ def _aligned_likeness(a: Array, b: Array) -> Array:
 
 def _finer(images: Array, blur: float, than: float) -> Array:
     """What is finer than `than` pixels, without what is finer than `blur`."""
+    from scipy.ndimage import gaussian_filter
+
     smooth = gaussian_filter(images, (0, blur, blur)) if blur else images
     return np.asarray(smooth - gaussian_filter(smooth, (0, than, than)))
 
@@ -175,6 +177,8 @@ def _fit(a: Array, b: Array) -> tuple[Array, Array]:
 
 def _moved(images: Array, move: Array) -> Array:
     """The images under the shift and zoom that `_fit` found."""
+    from scipy.ndimage import affine_transform
+
     centre, moved = (SIDE - 1) / 2, np.empty_like(images)
     for k, (x, wide, y, high) in enumerate(np.clip(move, -2 * FARTHEST, 2 * FARTHEST)):
         wide, high = wide / (SIDE / 2), high / (SIDE / 2)

@@ -3,6 +3,7 @@
 Refuses to recall what could not be made, or was left undone: that is tried again."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 from edgekit import sources
 from edgekit.answers import machine
 from edgekit.bundle import copy_files, whole_folder
-from edgekit.cache import Cache
+from edgekit.cache import Cache, key
 from edgekit.data import raw_fingerprint
 from edgekit.elsewhere import can_score
 from edgekit.job import Order
+from edgekit.model import Origin
 from edgekit.report import page
 from edgekit.target import find_target
+from edgekit.watching import watched
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,37 @@ def keep_report(place: Path, facts: dict[str, Any]) -> Path:
     return kept
 
 
-def basis_of(order: Order) -> dict[str, Any] | None:
+def model_fingerprint(origin: Origin, cache: Cache) -> str:
+    """The model's fingerprint; of a model that the user's code makes, what it was when the same files were there:
+    to make it anew takes a framework that is slow to import."""
+    if sources.kind(origin) != "module:factory":
+        return sources.fingerprint(origin)
+    note = cache.root / "fingerprints" / f"{key('fingerprint', [repr(origin), str(Path.cwd())])}.json"
+    try:
+        known = json.loads(note.read_text())
+        if not cache.fresh and all(raw_fingerprint(path) == digest for path, digest in known["files"].items()):
+            return str(known["fingerprint"])
+    except (OSError, ValueError, KeyError):
+        pass  # there is no such note, or it does not read: it is written anew
+    with watched() as files:
+        fingerprint = sources.fingerprint(origin)
+    files |= {str(origin.weights)} if origin.weights is not None else set()
+    kept = {str(Path(path).resolve()): raw_fingerprint(str(Path(path).resolve())) for path in sorted(files)}
+    note.parent.mkdir(parents=True, exist_ok=True)
+    scratch = note.with_suffix(f".{os.getpid()}")
+    scratch.write_text(json.dumps({"files": kept, "fingerprint": fingerprint}))
+    scratch.replace(note)
+    return fingerprint
+
+
+def basis_of(order: Order, cache: Cache) -> dict[str, Any] | None:
     """All that a build depends on, where it can be told without building; None where it cannot."""
     data = {where: raw_fingerprint(where) for where in (order.data, order.calibration) if where is not None}
     if None in data.values() or ":" in (order.metric or "") or order.measure_on:
         return None
     return {
         "order": {key: str(value) for key, value in vars(replace(order, out=None, command="")).items()},
-        "model": sources.fingerprint(order.origin),
+        "model": model_fingerprint(order.origin, cache),
         "targets": [asdict(find_target(name)) for name in order.targets],
         "data": data,
         "machine": machine(),

@@ -98,8 +98,8 @@ def make_plan(facts: Facts, routes: Mapping[str, tuple[str, ...]], target: Targe
     searched = wishes.judged or wishes.best
     precisions = [precision]
     if wishes.precision is None and searched and facts.precision == "float32" and precision != "float32":
-        precisions += [other for other in target.precisions if other not in (precision, "float32", "int8")]
         precisions += ["float32"] if wishes.best and "float32" in target.precisions else []
+        precisions += [other for other in target.precisions if other not in (precision, "float32", "int8")]
     left_out: list[str] = []
     if wishes.precision is None and precision != target.precisions[0] == "int8" and not wishes.data:
         left_out.append("int8, which comes first there: it needs data to calibrate on (--data)")

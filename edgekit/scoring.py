@@ -7,7 +7,7 @@ from functools import cache as once
 
 from edgekit_runtime.errors import Unsupported
 
-from edgekit.answers import made_of, scores
+from edgekit.answers import made_of, nature, scores
 from edgekit.elsewhere import ScoredOn, score_on_target
 from edgekit.evidence import (
     LEVEL,
@@ -15,6 +15,7 @@ from edgekit.evidence import (
     Scores,
     Verdict,
     agreement,
+    amount,
     by_class,
     measure,
     words,
@@ -43,7 +44,8 @@ class Tried:
 
     `quality`, `agreement` (how often the best class is the source's) and `classes` are over all samples that were
     scored; `screened` and `confirmed` are what the verdict rests on. `artifact` is None, and `verdict` says why,
-    where it could not be made. `too_slow` says that it was timed and is no faster than float.
+    where it could not be made. `too_slow` says that it was timed and is no faster than float; `over` how far it is over
+    a limit on size, memory or latency, in parts of that limit.
     """
 
     candidate: Candidate
@@ -64,6 +66,7 @@ class Tried:
     classes: dict[int, Quality] = field(default_factory=dict)
     scored_on: tuple[ScoredOn, ...] = ()
     too_slow: bool = False
+    over: float = 0.0
 
     @property
     def cost(self) -> float:
@@ -155,7 +158,8 @@ def _screened(job: Job, tried: Tried) -> Tried:
     standing, found = screen(limits(job, one, 0, job.seen), job.seen, looks_of(job), SURE if job.order.best else 0.5)
     verdict = verdict_of(job, found, job.seen)
     if standing == "good":
-        verdict = Verdict("screened", f"{verdict.why.split(',')[0]}, n = {found.size:,}: good, and not needed")
+        drop = amount(nature(job).metric, found.bound.drop)
+        verdict = Verdict("screened", f"{nature(job).metric} drop {drop}, n = {found.size:,}: good, and not needed")
     tried = replace(tried, standing=standing, screened=found.bound, verdict=verdict)
     return _with_quality(tried, scores(job, one, 0, found.size))
 
@@ -169,13 +173,16 @@ def _timed(job: Job, target: Target, tried: Tried) -> Tried:
     tried = replace(tried, times=times, candidate=with_threads(tried.candidate, times))
     p90 = None if times.made is None else times.made.p90_ms
     if reason := goals.exceeded(tried.bytes, tried.peak_mb, p90):
-        return replace(tried, standing="out", verdict=Verdict("missed", reason))
+        over = goals.excess(tried.bytes, tried.peak_mb, p90)
+        return replace(tried, standing="out", verdict=Verdict("missed", reason), over=over)
     quantized = tried.candidate.precision != "float32" and made.path != source.path
     if times.made is None or not quantized or (goals.for_size and tried.bytes < tried.float_bytes) or times.faster:
         return tried
     word = "slower than" if times.made.low > 1 / FASTER else "no faster than"
     speed, least, most = (1 / ratio for ratio in (times.made.ratio, times.made.high, times.made.low))
     why = f"{word} float32 ({speed:.2f}x its speed [{least:.2f}, {most:.2f}])"
+    if goals.for_size:
+        why += f", and no smaller ({tried.bytes / 1e3:,.0f} kB, float32 {tried.float_bytes / 1e3:,.0f} kB)"
     verdict = Verdict("missed", f"{why}: {times.slow}" if times.slow else why)
     return replace(tried, standing="out", verdict=verdict, too_slow=True)
 

@@ -141,7 +141,8 @@ def differing(facts: Facts) -> Section:
     found = [mapped(one) for one in listed(details.get("differing"))]
     total, of = number(details.get("differing_count")), number(details.get("differing_of"))
     how_many = f"{count(total)} of {count(of)} samples ({share(total / of)})" if total is not None and of else "Some"
-    note = f"{how_many} are answered differently."
+    numbers = bool(found) and all(mapped(one.get("float")).get("score") is None for one in found)
+    note = "The samples whose score moved the most." if numbers else f"{how_many} are answered differently."
     if len(found) < (total or 0):
         note += f" Here are {len(found)} of them."
     cards = "".join(map(_card, found))
@@ -164,8 +165,8 @@ def _card(one: Facts) -> str:
 def _answer(answer: Facts, label: Any) -> str:
     score = number(answer.get("score"))
     given = answer.get("answer")
-    sign = "" if label is None else (" ✓" if str(given) == str(label) else " ✕")
-    said = "" if label is None else f'<span class="unseen">{"right" if sign == " ✓" else "wrong"}</span>'
+    sign = "" if label is None or score is None else (" ✓" if str(given) == str(label) else " ✕")
+    said = "" if not sign else f'<span class="unseen">{"right" if sign == " ✓" else "wrong"}</span>'
     scored = f' <span class="fine">{score:.3g}</span>' if score is not None else ""
     return f"{text(given)}{scored}<b aria-hidden='true'>{sign}</b>{said}"
 

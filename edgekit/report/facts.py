@@ -92,12 +92,13 @@ def _closed(plan: Plan, tried: Sequence[Tried]) -> list[str]:
 def _sentence(job: Job, plan: Plan, best: Tried) -> str:
     """The verdict in one sentence."""
     title, target, budget = best.candidate.title, plan.target.title, job.order.goals.max_drop
-    allowed = f" of {budget}" if budget is not None else ""
+    only = job.order.goals == Goals(max_drop=budget, smaller=job.order.goals.smaller)
+    kept = f"the budget of {budget}" if budget is not None and only else "every goal"
     return {
-        "passed": f"{title} is ready for {target}: what it loses is within the budget{allowed}.",
+        "passed": f"{title} is ready for {target}: it keeps {kept}.",
         "unbudgeted": f"{title} is packed for {target}; no budget was set: what it loses was measured, not judged.",
-        "missed": f"No bundle for {target}: nothing that was tried keeps the goals{allowed}; {title} comes nearest.",
-        "inconclusive": f"No bundle for {target}: too few samples to tell whether {title} keeps the budget{allowed}.",
+        "missed": f"No bundle for {target}: nothing that was tried keeps {kept}; {title} comes nearest.",
+        "inconclusive": f"No bundle for {target}: too few samples to tell whether {title} keeps {kept}.",
         "refused": f"No bundle for {target}: {title} could not be made as it has to be.",
     }[best.verdict.outcome]
 

@@ -121,12 +121,16 @@ def scored(facts: Facts) -> Section:
         return Section("scored", "Where it was scored", note, said if best.get("quality") else "")
     budget, quality = allowed(facts, best), mapped(best.get("quality"))
     here = {**quality, "where": "here, on the builder"}
-    rows = [here, *places] if quality else places
+    told_only = [str(one.get("words")) for one in places if not one.get("n")]
+    rows = [row for row in ([here, *places] if quality else places) if row.get("n")]
     ends = [row.get(end) for row in rows for end in ("low", "drop", "high")]
     scale = drop_scale(ends, budget, [quality.get("low"), quality.get("high")])
     top = ["where", Markup(axis(scale, lambda v: change(metric, v, bare=True), budget)), worse_words(metric)]
     lines = [_place(row, metric, scale, budget, family(best)) for row in rows]
-    return Section("scored", "Where it was scored", note, strips(top, lines, "Scores by processor"))
+    said = "".join(f"<p>{text(words)}</p>" for words in told_only)
+    return Section(
+        "scored", "Where it was scored", note, (strips(top, lines, "Scores by processor") if lines else "") + said
+    )
 
 
 def _place(row: Facts, metric: Any, scale: Scale, budget: float | None, css: str) -> list[Any]:
