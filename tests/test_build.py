@@ -71,6 +71,7 @@ def test_json_says_what_the_table_says(shelf: Path, desk: Path) -> None:
     assert facts["bundle"].endswith(".edgekit")
 
 
+@pytest.mark.slow
 def test_a_ruined_calibration_misses_the_budget_and_leaves_the_report_alone(shelf: Path, desk: Path) -> None:
     x, _ = tiny.digits()
     np.savez(desk / "ruined.npz", x=x[:64] * 1000)
@@ -92,6 +93,7 @@ def test_too_few_samples_to_tell_is_said_with_how_many_would_do(shelf: Path, des
     assert f"digits-{TARGET}.edgekit" not in left(desk)
 
 
+@pytest.mark.slow
 def test_without_labels_agreement_with_the_source_is_judged(shelf: Path, desk: Path) -> None:
     x, _ = tiny.digits()
     np.savez(desk / "plain.npz", x=x)
@@ -106,6 +108,7 @@ def test_without_data_the_float_artifact_is_checked_on_random_inputs(shelf: Path
     assert facts["candidates"][0]["parity_to_source"][0]["worst"] < 1e-5
 
 
+@pytest.mark.slow
 def test_several_targets_share_what_can_be_shared(shelf: Path, desk: Path) -> None:
     done = edgekit(
         "build", shelf / "digits.onnx", "--target", "rpi5", "--target", "rpi4", "--format", "onnx", "--json",
@@ -116,6 +119,7 @@ def test_several_targets_share_what_can_be_shared(shelf: Path, desk: Path) -> No
     assert len(list((desk / "cache" / "steps" / "onnx_int8").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_latency_of_another_architecture_is_not_claimed(shelf: Path, desk: Path) -> None:
     facts = build(shelf, "--data", shelf / "digits.npz", "--format", "onnx", "--json", target="rpi5").json()[0]
     assert facts["candidates"][0]["latency"] is None
@@ -225,6 +229,7 @@ def test_run_inspect_bench_and_compare_take_the_bundle(
     assert "latency" in edgekit("compare", "b", shelf / "digits.onnx").out
 
 
+@pytest.mark.slow
 def test_the_cache_can_be_looked_at_and_cleared(shelf: Path, desk: Path) -> None:
     edgekit("build", shelf / "digits.onnx", "--target", TARGET, "--format", "onnx", "--cache", desk / "cache")
     assert "onnx_to_onnx" in edgekit("cache", "--cache", desk / "cache").out

@@ -61,6 +61,21 @@ def test_mean_absolute_error_grows_where_the_model_got_worse() -> None:
     assert measured("mae", good, bad, labels).drop == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("gain", [1, 2])
+def test_a_metric_that_moved_on_no_sample_still_has_a_width(tmp_path, gain: int) -> None:
+    """23 samples without a change prove little, whoever wrote the metric."""
+    (tmp_path / "own.py").write_text(
+        f"def hit(outputs, labels):\n    return [{gain} * (o.argmax() == l) for o, l in zip(outputs, labels)]\n"
+        "def share(outputs, labels):\n    return sum(o.argmax() == l for o, l in zip(outputs, labels)) / len(labels)\n"
+    )
+    labels = np.arange(23) % 10
+    some = one_hot(np.where(np.arange(23) % 5 == 0, (labels + 1) % 10, labels))
+    hit = measured(f"{tmp_path / 'own.py'}:hit", some, some, labels)
+    share = measured(f"{tmp_path / 'own.py'}:share", some, some, labels)
+    assert hit.high == pytest.approx(gain * measured("top1", some, some, labels).high)
+    assert share.high > 0.08
+
+
 def test_a_users_metric_of_all_samples_together_is_resampled(tmp_path) -> None:
     (tmp_path / "own.py").write_text(
         "def share(outputs, labels):\n    return sum(o.argmax() == l for o, l in zip(outputs, labels)) / len(labels)\n"

@@ -13,6 +13,8 @@ from edgekit_runtime.bundle import open_bundle
 from tests import tiny, zoo
 from tests.commands import Done, edgekit
 
+pytestmark = pytest.mark.slow
+
 TARGET = "x86-64-v4"
 ROOMY = ("--max-drop", "3pt")
 OPERATOR = r"[A-Z]\w+ \(\d+\)( stays? in float| takes [\d.]+ ms)"

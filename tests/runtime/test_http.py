@@ -241,6 +241,7 @@ def test_a_body_too_large_is_refused_before_it_is_sent(server):
     assert b" 413 " in raw(server, head(2**40)).split(b"\r\n")[0]
 
 
+@pytest.mark.slow
 def test_a_body_too_large_in_pieces_is_refused_while_it_comes(server):
     start = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     piece = b"10000\r\n" + b" " * 65536 + b"\r\n"
