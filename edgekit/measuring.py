@@ -32,13 +32,26 @@ files happen to lie in memory, which no number of rounds averages out."""
 @dataclass(frozen=True)
 class Timed:
     """Latency of an artifact and of its float file on one thread, and where that was; `threads` are medians in ms
-    by number of threads. None and empty where nothing was timed: `words` says why."""
+    by number of threads. `float_ms` is what float takes in that format, timed in turn with the floats of the other
+    formats, so that candidates of different formats can be compared; None where they are not.
+    None and empty where nothing was timed: `words` says why."""
 
     words: str
     made: Latency | None = None
     source: Latency | None = None
     threads: Mapping[int, float] | None = None
     slow: str | None = None
+    float_ms: float | None = None
+
+    @property
+    def cost_ms(self) -> float | None:
+        """What one inference takes, as candidates are ranked by it: at the best number of threads, and relative to
+        float where that is known in all formats, since a machine is not as fast now as it was a minute ago."""
+        if self.made is None:
+            return None
+        threads = self.threads or {1: self.made.median_ms}
+        one = self.made.median_ms if self.float_ms is None else self.made.ratio * self.float_ms
+        return one * min(threads.values()) / threads[1]
 
     @property
     def faster(self) -> bool:
@@ -126,6 +139,22 @@ def _where(target: Target, device: str | None) -> str:
     lacking = [feature for feature in found["isa"] if "vnni" in feature and feature not in target.isa]
     words = f"measured on this machine ({found['model']}), 1 thread"
     return f"{words}; it has {', '.join(lacking)}, which the target has not" if lacking else words
+
+
+def floats_in_turn(job: Job, sources: Mapping[str, Artifact]) -> dict[str, float]:
+    """Median ms of the float artifact of each format, timed in turn in one process."""
+
+    def fill(folder: Path) -> None:
+        job.tell("timing float32 in each format in turn")
+        runners = {format: one.in_floats().open_model(EngineOptions(threads=1)) for format, one in sources.items()}
+        found = interleaved(runners, probes(job.model, job)[0])
+        medians = {format: latency.median_ms for format, latency in found.items()}
+        (folder / "floats.json").write_text(json.dumps(medians))
+
+    basis = {"machine": machine()["model"], **{format: digest(one) for format, one in sources.items()}}
+    home = job.cache.folder("latency", basis, fill)
+    medians: dict[str, float] = json.loads((home / "floats.json").read_text())
+    return medians
 
 
 def with_threads(candidate: Candidate, found: Timed) -> Candidate:

@@ -2,6 +2,7 @@
 
 Refuses nothing by itself: what a converter or quantizer cannot do becomes a `Tried` with the reason."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache as once
 
@@ -23,7 +24,7 @@ from edgekit.evidence import (
 from edgekit.job import Job
 from edgekit.judging import limits, looks_of, trial, verdict_of
 from edgekit.making import float_artifact, quantized_artifact, sensitive_groups
-from edgekit.measuring import FASTER, Timed, peak_mb, timed, with_threads
+from edgekit.measuring import FASTER, Timed, floats_in_turn, peak_mb, timed, with_threads
 from edgekit.mixing import Kept, frozen_then_squeezed, most_of_the_error
 from edgekit.model import Artifact
 from edgekit.parity import Parity
@@ -70,10 +71,8 @@ class Tried:
 
     @property
     def cost(self) -> float:
-        """What ranks candidates: the median time in ms where it was timed, the size in MB where it was not."""
-        if self.times.made is None:
-            return self.bytes / 1e6
-        return min((self.times.threads or {1: self.times.made.median_ms}).values())
+        """What ranks candidates: the time in ms where it was timed, the size in MB where it was not."""
+        return self.bytes / 1e6 if self.times.cost_ms is None else self.times.cost_ms
 
 
 def attempt(job: Job, plan: Plan, candidate: Candidate) -> Tried:
@@ -106,7 +105,7 @@ def attempt(job: Job, plan: Plan, candidate: Candidate) -> Tried:
     tried = _screened(job, tried)
     if tried.standing == "out":
         return tried
-    return _timed(job, plan.target, tried)
+    return _timed(job, plan, tried)
 
 
 def confirm(job: Job, plan: Plan, tried: Tried, alpha: float) -> Tried:
@@ -164,12 +163,24 @@ def _screened(job: Job, tried: Tried) -> Tried:
     return _with_quality(tried, scores(job, one, 0, found.size))
 
 
-def _timed(job: Job, target: Target, tried: Tried) -> Tried:
+def _floats(job: Job, plan: Plan) -> dict[str, Artifact]:
+    """The float artifact of each format of the plan that can be had."""
+    found = {}
+    for candidate in plan.candidates:
+        with suppress(Unsupported):
+            if candidate.format not in found:
+                found[candidate.format] = float_artifact(job, candidate.steps, candidate.format)[0]
+    return found
+
+
+def _timed(job: Job, plan: Plan, tried: Tried) -> Tried:
     """With what was timed; out where that is slower than float, or over a goal."""
     made, source, goals = tried.artifact, tried.source, job.order.goals
     assert made is not None
     assert source is not None
-    times = timed(job, target, tried.candidate, made, source)
+    times = timed(job, plan.target, tried.candidate, made, source)
+    if job.order.best and times.made is not None and job.order.measure_on is None:
+        times = replace(times, float_ms=floats_in_turn(job, _floats(job, plan)).get(made.format))
     tried = replace(tried, times=times, candidate=with_threads(tried.candidate, times))
     p90 = None if times.made is None else times.made.p90_ms
     if reason := goals.exceeded(tried.bytes, tried.peak_mb, p90):

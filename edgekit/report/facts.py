@@ -174,6 +174,7 @@ def _candidate(job: Job, tried: Tried, chosen: bool, front: bool) -> dict[str, A
         "latency": _latency(times.made),
         "float_latency": _latency(times.source),
         "latency_by_threads": {str(count): ms for count, ms in (times.threads or {}).items()},
+        "cost_ms": times.cost_ms,
         "timed": times.words,
         "slow": times.slow,
         "scored_on": [asdict(one) for one in tried.scored_on],

@@ -69,7 +69,7 @@ def pareto(facts: Facts) -> Markup:
         else ""
     )
     marks = "".join(_mark(frame, mark) for mark in frame.marks)
-    cost = "median time of one inference, one thread" if frame.timed else "size of the artifact"
+    cost = "median time of one inference" if frame.timed else "size of the artifact"
     return Markup(
         f'<figure class="plot"><div class="up">↑ {text(worse_words(frame.metric))}</div>'
         f'<div class="area">{_ground(frame, cost)}<ul class="marks">{marks}</ul></div>'
@@ -79,10 +79,10 @@ def pareto(facts: Facts) -> Markup:
 
 def _frame(facts: Facts) -> Frame | None:
     tried, best = candidates(facts), best_of(facts)
-    timed = number(mapped(best.get("latency")).get("median_ms")) is not None
+    timed = _ms(best) is not None
     marks = []
     for key, one in enumerate(tried, 1):
-        cost = number(mapped(one.get("latency")).get("median_ms")) if timed else number(one.get("bytes"))
+        cost = _ms(one) if timed else number(one.get("bytes"))
         drop = number(mapped(one.get("quality")).get("drop"))
         if drop is not None and cost is not None and cost > 0:
             marks.append(Mark(one, key, cost, drop))
@@ -93,6 +93,12 @@ def _frame(facts: Facts) -> Frame | None:
     up = drop_scale(ends, budget, [picked.get("low"), picked.get("high")])
     metric = str(mapped(marks[0].one.get("quality")).get("metric"))
     return Frame(tuple(marks), _across([mark.cost for mark in marks], timed), up, timed, metric, budget)
+
+
+def _ms(one: Facts) -> float | None:
+    """What the build ranked it by, else its median."""
+    known = number(one.get("cost_ms"))
+    return number(mapped(one.get("latency")).get("median_ms")) if known is None else known
 
 
 def _across(costs: Sequence[float], timed: bool) -> Scale:
