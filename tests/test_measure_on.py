@@ -4,26 +4,13 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from edgekit_runtime.errors import EdgeKitError
 
 from tests import tiny
 from tests.commands import edgekit
-from tests.sshd import Server, programs, serving
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    try:
-        with serving(tmp_path_factory.mktemp("sshd")) as found:
-            yield found
-    except EdgeKitError as error:
-        if "there is no" in error.what or "no Debian source" in error.what:
-            pytest.skip(error.what)
-        raise
+from tests.sshd import Server, programs
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +19,6 @@ from tests.sshd import Server, serving
 from tests.test_places import artifact, silent
 
 ONE = EngineOptions(threads=1)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    try:
-        with serving(tmp_path_factory.mktemp("sshd")) as found:
-            yield found
-    except EdgeKitError as error:
-        if "there is no" in error.what or "no Debian source" in error.what:
-            pytest.skip(error.what)
-        raise
 
 
 @pytest.fixture
