@@ -89,10 +89,16 @@ def test_data_of_another_width_is_told(desk: Path) -> None:
 
 
 def run_edgekit(desk: Path, *words: object, **options: object) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
+    """A build of its own process, which hears Ctrl-C even where the tests run in the background and do not."""
+    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
         [sys.executable, "-m", "edgekit", *map(str, words)],
-        cwd=desk, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
-    )  # type: ignore[call-overload, no-any-return]  # fmt: skip
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        cwd=desk,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 PHASES = ("reading", "opening", "converting", "checking", "quantizing", "scoring", "measuring", "timing", "packing")

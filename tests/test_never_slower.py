@@ -124,7 +124,8 @@ def test_a_class_is_named_by_its_word(shelf: Path, desk: Path) -> None:
 
 
 def cost(one: dict[str, Any]) -> float:
-    return float(min(one["latency_by_threads"].values()))
+    """What the build ranks by: its time beside float's, times float's, timed in turn with the other formats'."""
+    return float(one["cost_ms"])
 
 
 @pytest.mark.slow
@@ -143,7 +144,7 @@ def test_the_best_is_the_fastest_of_those_that_keep_the_budget(shelf: Path, desk
     bundle = open_bundle(desk / "b")
     assert (bundle.manifest.format, bundle.manifest.precision) == (chosen["format"], chosen["precision"])
     by_threads = {int(threads): ms for threads, ms in chosen["latency_by_threads"].items()}
-    assert by_threads[bundle.manifest.options.threads] == cost(chosen)
+    assert by_threads[bundle.manifest.options.threads] == min(by_threads.values())
 
 
 @pytest.mark.slow
