@@ -70,7 +70,7 @@ def nature(job: Job) -> Scores:
 
 
 def outputs(job: Job, one: Answering, rows: range) -> Outputs:
-    """The primary output for the evaluation samples in `rows`, which must not cross the end of a run."""
+    """The primary output for the evaluation samples in `rows`."""
     return [
         answer for first, last in _runs(job, rows.start, rows.stop) for answer in _outputs(job, one, range(first, last))
     ]

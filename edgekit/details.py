@@ -33,7 +33,7 @@ def look_inside(job: Job, tried: Tried) -> dict[str, Any]:
     found: dict[str, Any] = {"of": tried.candidate.title, "layers": _layers(job, tried), "latency": _latency(tried)}
     if job.evaluation is None or tried.quality is None:
         return found
-    one, n = made_of(tried.artifact, tried.candidate.title, tried.candidate.options), tried.quality.n
+    one, n = tried.answering, tried.quality.n
     return found | {"confusion": _confusion(job, one, n)} | _differing(job, one, n)
 
 
@@ -105,7 +105,7 @@ def _confusion(job: Job, one: Answering, n: int) -> dict[str, Any] | None:
         np.add.at(table, (labels[:n], answers), 1)
         return [[int(cell) for cell in row] for row in table]
 
-    names = [_word(job, index) for index in range(count)]
+    names = [job.word(index) for index in range(count)]
     return {"classes": names, "float": counted(found.best[0]), "made": counted(found.best[1])}
 
 
@@ -151,7 +151,7 @@ def _label(job: Job, label: Any) -> str | None:
     """What is right in words: a class, or a number; None where it is neither."""
     if label is None or np.ndim(label) != 0:
         return None
-    return _word(job, int(label)) if isinstance(label, np.integer) else f"{float(label):.4g}"
+    return job.word(int(label)) if isinstance(label, np.integer) else f"{float(label):.4g}"
 
 
 def _answer(job: Job, answer: Array) -> dict[str, Any]:
@@ -159,15 +159,11 @@ def _answer(job: Job, answer: Array) -> dict[str, Any]:
     flat = np.ravel(answer)
     if answer.ndim == 1 and flat.size > 1:
         best = int(flat.argmax())
-        return {"answer": _word(job, best), "score": _plain(flat[best])}
+        return {"answer": job.word(best), "score": _plain(flat[best])}
     return {
         "answer": ", ".join(f"{value:.4g}" for value in flat[:4]) + (" ..." if flat.size > 4 else ""),
         "score": None,
     }
-
-
-def _word(job: Job, index: int) -> str:
-    return job.order.labels[index] if index < len(job.order.labels) else str(index)
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ from edgekit_runtime.errors import EdgeKitError, Unsupported
 from edgekit_runtime.tensors import Array
 
 from edgekit.answers import Answering, digest, here, machine, made_of, outputs, scores
-from edgekit.evidence import SHARES, Outputs, amount, measure
+from edgekit.evidence import SHARES, Outputs, Scores, amount, measure
 from edgekit.intervals import bounds
 from edgekit.job import Job, Order
 from edgekit.model import Artifact
@@ -153,17 +153,18 @@ def _lost(job: Job, near: Answering, far: Answering, size: int) -> tuple[float, 
     """How much worse it scores there than here on the first `size` samples, with bounds, and by what metric."""
     start = job.seen
     a, b = scores(job, near, start, start + size), scores(job, far, start, start + size)
-    worse = b.candidate - a.candidate if a.metric == "mae" else a.candidate - b.candidate
+    worse = Scores(a.metric, a.candidate, b.candidate).worse
     low, high = bounds(worse, LEVEL, shares=a.metric in SHARES)
     return float(worse.mean()), low, high, a.metric
 
 
 def _allowed(job: Job, near: Answering, size: int) -> float:
     """What an instruction set may cost: the budget for all, else MARGIN."""
-    quality = measure(scores(job, near, job.seen, job.seen + size))
+    found = scores(job, near, job.seen, job.seen + size)
+    reference = float(found.reference.mean())
     if job.order.goals.max_drop is not None:
-        return job.order.goals.max_drop.allows(quality.metric, quality.reference)
-    return MARGIN if quality.metric in SHARES else MARGIN * abs(quality.reference)
+        return job.order.goals.max_drop.allows(found.metric, reference)
+    return MARGIN if found.metric in SHARES else MARGIN * abs(reference)
 
 
 def _scored(

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from edgekit_runtime.errors import EdgeKitError
@@ -46,7 +46,7 @@ def environment(name: str, requirements: Path, tell: Tell, cache: Path | None = 
     python = folder / "bin" / "python"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder, tell):
+        with _locked_beside(folder, tell):
             if not (folder / MARKER).exists() or not python.exists():
                 _make(folder, requirements, tell)
     except OSError as error:
@@ -63,7 +63,7 @@ def environments(cache: Path | None = None) -> list[tuple[str, Path, int]]:
 
 def remove(folder: Path, tell: Tell) -> None:
     """Delete one of `environments`, once nobody is making it. Its lock file stays: another process may hold it."""
-    with _locked(folder, tell):
+    with _locked_beside(folder, tell):
         shutil.rmtree(folder)
 
 
@@ -182,13 +182,17 @@ def _bytes(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
 
 
+def _locked_beside(folder: Path, tell: Tell) -> AbstractContextManager[None]:
+    return locked(folder.with_name(f"{folder.name}.lock"), "making the same environment", tell)
+
+
 @contextmanager
-def _locked(folder: Path, tell: Tell) -> Iterator[None]:
-    """Hold the lock beside `folder`; the system lets go of it when a process dies."""
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+def locked(file: Path, doing: str, tell: Tell) -> Iterator[None]:
+    """Hold the lock at `file` while `doing`; the system lets go of it when a process dies."""
+    with file.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            tell("waiting for another EdgeKit that is making the same environment")
+            tell(f"waiting for another EdgeKit that is {doing}")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

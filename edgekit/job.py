@@ -70,6 +70,10 @@ class Job:
     deadline: float | None = None
     wanted: Wanted | None = None
 
+    def word(self, index: int) -> str:
+        """A class in words: its label, or its number where there is none."""
+        return self.order.labels[index] if index < len(self.order.labels) else str(index)
+
     def late(self) -> bool:
         """Whether the time that was given for the search is over."""
         return self.deadline is not None and time.monotonic() > self.deadline

@@ -52,10 +52,8 @@ def limits(job: Job, one: Answering, start: int, n: int) -> list[Limit]:
 
     held = [limit("", goals.max_drop, None)] if goals.max_drop is not None else []
     if goals.max_class_drop is not None:
-        names = job.order.labels
         for index in classes_of(job, start, n):
-            word = names[index] if index < len(names) else str(index)
-            held.append(limit(f"class {word}", goals.max_class_drop, index))
+            held.append(limit(f"class {job.word(index)}", goals.max_class_drop, index))
     return held
 
 

@@ -8,7 +8,7 @@ from functools import cache as once
 
 from edgekit_runtime.errors import Unsupported
 
-from edgekit.answers import made_of, nature, scores
+from edgekit.answers import Answering, made_of, nature, scores
 from edgekit.elsewhere import ScoredOn, score_on_target
 from edgekit.evidence import (
     LEVEL,
@@ -70,6 +70,12 @@ class Tried:
     over: float = 0.0
 
     @property
+    def answering(self) -> Answering:
+        """The artifact that was made, as one that answers here."""
+        assert self.artifact is not None
+        return made_of(self.artifact, self.candidate.title, self.candidate.options)
+
+    @property
     def cost(self) -> float:
         """What ranks candidates: the time in ms where it was timed, the size in MB where it was not."""
         return self.bytes / 1e6 if self.times.cost_ms is None else self.times.cost_ms
@@ -116,7 +122,7 @@ def confirm(job: Job, plan: Plan, tried: Tried, alpha: float) -> Tried:
     if not job.order.goals.judged:
         return _on_target(job, plan.target, recorded(job, tried))
     assert data is not None
-    one = made_of(made, tried.candidate.title, tried.candidate.options)
+    one = tried.answering
     n = len(data) - job.seen
     found = trial(job, one, job.seen, n, alpha)
     tried = replace(tried, confirmed=found.bound, verdict=verdict_of(job, found, n))
@@ -153,7 +159,7 @@ def _screened(job: Job, tried: Tried) -> Tried:
         return replace(tried, standing="good", verdict=Verdict("unbudgeted", told if job.evaluation is None else ""))
     if not job.seen:
         return replace(tried, standing="good")
-    one = made_of(made, tried.candidate.title, tried.candidate.options)
+    one = tried.answering
     standing, found = screen(limits(job, one, 0, job.seen), job.seen, looks_of(job), SURE if job.order.best else 0.5)
     verdict = verdict_of(job, found, job.seen)
     if standing == "good":
@@ -234,10 +240,9 @@ def _settled(job: Job, candidate: Candidate, source: Artifact) -> Candidate:
 
 def _on_record(job: Job, tried: Tried) -> Verdict:
     """The verdict over all samples of a candidate that was confirmed: the 95 % interval must keep the goals too."""
-    assert tried.artifact is not None
     assert tried.confirmed is not None
     assert job.evaluation is not None
-    one, n = made_of(tried.artifact, tried.candidate.title, tried.candidate.options), len(job.evaluation)
+    one, n = tried.answering, len(job.evaluation)
     found = hold(limits(job, one, 0, n), n, 1 - LEVEL, (1.0,))
     verdict = verdict_of(job, found, n)
     if verdict.outcome != "passed" or not job.seen:
@@ -260,6 +265,4 @@ def _with_quality(tried: Tried, found: Scores) -> Tried:
 
 def _rescored(job: Job, tried: Tried, confirmed: int) -> Tried:
     """With quality over the search's samples and the first `confirmed` of the others."""
-    assert tried.artifact is not None
-    one = made_of(tried.artifact, tried.candidate.title, tried.candidate.options)
-    return _with_quality(tried, scores(job, one, 0, job.seen + confirmed))
+    return _with_quality(tried, scores(job, tried.answering, 0, job.seen + confirmed))

@@ -2,15 +2,13 @@
 
 Refuses to make what cannot be had here, saying what is missing; needs no root rights and changes nothing elsewhere."""
 
-import fcntl
 import hashlib
 import json
 import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +16,7 @@ from pathlib import Path
 from edgekit_runtime.detect import PACKAGES
 from edgekit_runtime.errors import EdgeKitError
 
-from edgekit.isolated import call, default_cache
+from edgekit.isolated import call, default_cache, locked
 from edgekit.model import Tell
 from edgekit.places.cores import Core
 from edgekit.places.debian import unpack
@@ -83,7 +81,7 @@ def add(core: Core, tell: Tell, cache: Path | None = None) -> None:
         EdgeKitError: it cannot be had here; nothing half-made is left.
     """
     home(cache).mkdir(parents=True, exist_ok=True)
-    with _locked(home(cache) / "lock", tell):
+    with locked(home(cache) / "lock", "fetching emulators", tell):
         for part in missing(core, cache):
             tell(f"fetching {part.words} (about {part.megabytes} MB)")
             scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=home(cache)))
@@ -103,7 +101,7 @@ def kept(cache: Path | None = None) -> list[tuple[Path, int]]:
 def remove(folders: list[Path], tell: Tell, cache: Path | None = None) -> None:
     """Delete some of `kept`, once nobody is making any."""
     if home(cache).is_dir():
-        with _locked(home(cache) / "lock", tell):
+        with locked(home(cache) / "lock", "fetching emulators", tell):
             for folder in folders:
                 shutil.rmtree(folder)
 
@@ -216,15 +214,3 @@ def _release() -> str:
 
 def _digest(basis: object) -> str:
     return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()[:12]
-
-
-@contextmanager
-def _locked(file: Path, tell: Tell) -> Iterator[None]:
-    """Hold the lock; the system lets go of it when a process dies."""
-    with file.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            tell("waiting for another EdgeKit that is fetching emulators")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -147,9 +147,8 @@ def _data(job: Job) -> dict[str, Any]:
 
 def _candidate(job: Job, tried: Tried, chosen: bool, front: bool) -> dict[str, Any]:
     candidate, times = tried.candidate, tried.times
-    names = job.order.labels
     classes = [
-        {"class": names[index] if index < len(names) else str(index), **asdict(quality)}
+        {"class": job.word(index), **asdict(quality)}
         for index, quality in sorted(tried.classes.items(), key=lambda item: -item[1].drop)
     ]
     return {
