@@ -21,6 +21,7 @@ PRECISIONS = ("float32", "float16", "int8", "int8-weights", "int4-weights")
 OVERRIDES = {
     "device": ("cpu", "cuda", "tensorrt", "gpu", "npu", "auto"),
     "precision": ("float32", "float16", "bfloat16"),
+    "spin": ("true", "false"),
 }
 """What a target may set of an engine's options; the threads are the target's own."""
 CORES = {
@@ -94,7 +95,7 @@ class Target:
     saturates: tuple[str, ...] = ()
     static_shapes: bool = False
     emulate: str | None = None
-    options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     never: tuple[Never, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
 
@@ -212,16 +213,21 @@ def _never(where: str, rule: object) -> Never:
     return Never(texts.get("format"), texts.get("precision"), words, texts["reason"], texts["source"])
 
 
-def _options(where: str, value: object) -> dict[str, dict[str, str]]:
+def _options(where: str, value: object) -> dict[str, dict[str, Any]]:
     if not isinstance(value, dict):
         raise _wrong(where, "options is not a table", "write [options.onnx] above device and precision")
     _known(where, "engine in options", value, ENGINES)
-    options = {engine: _texts(where, f"options.{engine}", overrides) for engine, overrides in value.items()}
-    for engine, overrides in options.items():
-        _known(where, f"field in options.{engine}", overrides, OVERRIDES)
-        for name, word in overrides.items():
-            _known(where, f"{name} in options.{engine}", [word], OVERRIDES[name])
-    return options
+    return {engine: _overrides(where, f"options.{engine}", table) for engine, table in value.items()}
+
+
+def _overrides(where: str, name: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(where, f"{name} is not a table", f"write [{name}] above its lines")
+    _known(where, f"field in {name}", value, OVERRIDES)
+    for key, given in value.items():
+        word = str(given).lower() if isinstance(given, bool) else _text(where, f"{name}.{key}", given)
+        _known(where, f"{key} in {name}", [word], OVERRIDES[key])
+    return {**value, **({"spin": value["spin"] in (True, "true")} if "spin" in value else {})}
 
 
 def _texts(where: str, name: str, value: object) -> dict[str, str]:

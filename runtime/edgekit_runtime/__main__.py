@@ -1,4 +1,4 @@
-"""The command `edgekit-runtime`: run, serve, inspect, selftest, detect. The one place here that prints and exits.
+"""The command `edgekit-runtime`: run, serve, token, unit, inspect, selftest, detect. The one place that prints here.
 
 Refuses with `error:` and `hint:` on stderr and exit code 1; 2 is wrong usage."""
 
@@ -7,26 +7,25 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgekit_runtime import __version__, show
 from edgekit_runtime.answer import top
-from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.bundle import Bundle, open_bundle
 from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.inputs import read_inputs
 from edgekit_runtime.manifest import to_json
 from edgekit_runtime.muted import muted
 from edgekit_runtime.selftest import selftest
 
-MB = 2**20
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
     given = _parser().parse_args(arguments)
+    given.words = list(sys.argv[1:] if arguments is None else arguments)[1:]
     warnings.simplefilter("ignore")  # libraries warn their developers, not this command's user
     verb: Callable[[argparse.Namespace], int] = given.verb
     try:
@@ -44,8 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Run a bundle on one input."""
+    """Run a bundle on one input, or on each line of JSON that comes in."""
     bundle = open_bundle(given.bundle)
+    if given.input is None:
+        return _filter(bundle, given)
     specs = [port.spec for port in bundle.manifest.inputs]
     feeds = read_inputs(given.input, specs, bundle.preprocess())
     with muted():
@@ -57,15 +58,53 @@ def run(given: argparse.Namespace) -> int:
 
 
 def serve(given: argparse.Namespace) -> int:
-    """Serve bundles over HTTP until interrupted."""
-    from edgekit_runtime.http import Limits, serve
+    """Serve bundles over HTTP and gRPC until interrupted."""
+    from edgekit_runtime import options
     from edgekit_runtime.service import open_service
+    from edgekit_runtime.serving import inherited, serve, supervised
 
+    _log()
+    where, guard, policy = inherited(os.environ, options.where(given)), options.guard(given), options.policy(given)
     with muted():
-        service = open_service(given.bundle)
-    limits = Limits(body=int(given.max_body * MB))
-    serve(service, given.host, given.port, limits, lambda at: _tell_served(service.names(), at))
+        service = open_service(given.bundle, options.aliases(given), policy)
+    serve(service, where, guard, supervised(os.environ), _say_at if given.json else _say_served)
     return 0
+
+
+def token_new(given: argparse.Namespace) -> int:
+    """Make a token, print it once and keep its hash."""
+    from edgekit_runtime.tokens import add_token
+
+    return _say(add_token(given.file, given.name, given.scope))
+
+
+def token_list(given: argparse.Namespace) -> int:
+    """Show whose tokens there are, and for what."""
+    from edgekit_runtime.tokens import list_tokens
+
+    return _say(list_tokens(given.file))
+
+
+def token_revoke(given: argparse.Namespace) -> int:
+    """Let a token in no more."""
+    from edgekit_runtime.tokens import revoke_token
+
+    revoke_token(given.file, given.name)
+    return 0
+
+
+def unit(given: argparse.Namespace) -> int:
+    """Write a systemd unit that serves these bundles."""
+    from edgekit_runtime import options
+    from edgekit_runtime import unit as asked
+    from edgekit_runtime.unit_text import units
+
+    words = asked.typed(options.add, given.words)
+    made = units(asked.understood(given, words, asked.installed_systemd()))
+    if given.out:
+        asked.write(made, given.out)
+        return 0
+    return _say("\n".join(f"# {name}\n{text}" for name, text in made.items()).rstrip("\n"))
 
 
 def inspect(given: argparse.Namespace) -> int:
@@ -104,18 +143,22 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--input",
         action="append",
-        required=True,
         metavar="FILE",
-        help="photo.jpg, x.npy, x.npz or NAME=x.npy; repeatable",
+        help="photo.jpg, sound.wav, text.txt, x.npy, x.npz or NAME=FILE; repeatable; without it: lines of JSON",
     )
     one.add_argument("--json", action="store_true", help="print the whole answer as JSON")
     one.add_argument("--top", type=_whole, default=5, metavar="N", help="how many labels to print (5)")
 
-    one = _verb(verbs, "serve", serve)
-    one.add_argument("bundle", type=Path, nargs="+", metavar="BUNDLE")
-    one.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    one.add_argument("--port", type=_port, default=8000, help="port to listen on (8000); 0 takes a free one")
-    one.add_argument("--max-body", type=_positive, default=64, metavar="MB", help="largest request in MiB (64)")
+    one.add_argument("--strict", action="store_true", help="with lines of JSON: stop at the first that fails")
+
+    from edgekit_runtime import options
+    from edgekit_runtime import unit as asked
+
+    options.add(_verb(verbs, "serve", serve))
+    one = _verb(verbs, "unit", unit)
+    asked.add(one)
+    options.add(one)
+    _add_token(verbs)
 
     for name, verb in (("inspect", inspect), ("selftest", check)):
         one = _verb(verbs, name, verb)
@@ -123,6 +166,20 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--json", action="store_true", help="print it as JSON")
     _verb(verbs, "detect", detect)
     return parser
+
+
+def _add_token(verbs: Any) -> None:
+    actions = verbs.add_parser("token", help="Make, list and revoke tokens.").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    for name, verb in (("new", token_new), ("list", token_list), ("revoke", token_revoke)):
+        one = _verb(actions, name, verb)
+        if name != "list":
+            one.add_argument("name", metavar="NAME", help="whose it is")
+        if name == "new":
+            scopes = ("infer", "metrics", "admin")
+            one.add_argument("--scope", action="append", required=True, choices=scopes, help="repeatable")
+        one.add_argument("--file", type=Path, required=True, help="where the hashes are kept")
 
 
 def _verb(verbs: Any, name: str, verb: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
@@ -137,24 +194,43 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _port(text: str) -> int:
-    if not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
-    return int(text)
+def _log() -> None:
+    """Our own log to stderr, one line an entry whatever a client wrote into it."""
+    import logging
+
+    class Lines(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            record.msg, record.args = record.getMessage().replace("\n", "\\n"), None
+            return show.safe(super().format(record))
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Lines("%(levelname)s %(name)s: %(message)s"))
+    ours = logging.getLogger("edgekit_runtime")
+    ours.addHandler(handler)
+    ours.setLevel(logging.WARNING)
+    ours.propagate = False
 
 
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size in MiB")
-    return value
+def _filter(bundle: Bundle, given: argparse.Namespace) -> int:
+    from edgekit_runtime.filtering import Filter, run_filter
+
+    def out(line: str) -> None:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    return run_filter(bundle, sys.stdin.buffer, out, Filter(top=given.top, strict=given.strict))
 
 
-def _tell_served(names: Sequence[str], at: str) -> None:
-    _say(f"serving {', '.join(names)} at {at} (stop with Ctrl-C)")
+def _say_served(at: Mapping[str, Any]) -> None:
+    served = ", ".join(at["models"]) or "no models yet"
+    places = [f"{name} {at[name]}" for name in ("grpc", "admin", "admin_grpc") if at[name]]
+    first = [at["http"], f"unix:{at['unix']}" if at["unix"] else None]
+    _say(f"serving {served} at {', '.join([*filter(None, first), *places])} (stop with Ctrl-C)")
+    sys.stdout.flush()
+
+
+def _say_at(at: Mapping[str, Any]) -> None:
+    _say_json(at, indent=None)
     sys.stdout.flush()
 
 

@@ -1,95 +1,62 @@
-"""The body of an HTTP request, read within bounds: bytes, unpacked bytes, seconds.
+"""Content-Encoding: bodies that come packed, and answers that go out so.
 
-Refuses more than the cap before holding it, a Content-Length that is none, and encodings it cannot unpack."""
+Refuses encodings it cannot unpack, bodies that do not unpack, and to make more bytes of one than the cap."""
 
-import asyncio
-import contextlib
 import re
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
 
-from edgekit_runtime.errors import BadRequest, Refused
+from edgekit_runtime.errors import BadRequest
+from edgekit_runtime.exchange import Refused, Response
 
 WINDOWS = {b"gzip": zlib.MAX_WBITS | 16, b"x-gzip": zlib.MAX_WBITS | 16, b"deflate": zlib.MAX_WBITS}
-CLOSE = {"connection": "close"}
-DRAIN = 64 * 2**20
-DRAIN_SECONDS = 5.0
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-
-
-class Gone(Exception):
-    """The client went away before its body was whole."""
-
-
-async def read_body(
-    headers: Mapping[bytes, bytes],
-    receive: Receive,
-    limit: int,
-    seconds: float,
-) -> bytes:
-    """The whole body, of at most `limit` bytes, sent within `seconds`.
-
-    Raises:
-        Refused: it is too large (413) or too slow (408).
-        Gone: the client left.
-    """
-    announced = headers.get(b"content-length", b"0")
-    if not re.fullmatch(rb"\d{1,18}", announced):
-        raise BadRequest("Content-Length is not a number of bytes")
-    if int(announced) > limit:
-        if int(announced) <= limit + DRAIN and b"expect" not in headers:
-            await _drain(receive)
-        raise _too_large(limit)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Gone
-                body += message.get("body", b"")
-                if len(body) > limit:
-                    body.clear()
-                    await _drain(receive)
-                    raise _too_large(limit)
-                if not message.get("more_body", False):
-                    return bytes(body)
-    except TimeoutError as error:
-        raise Refused(408, f"the body did not come within {seconds:g} seconds", "send it faster", CLOSE) from error
-
-
-async def _drain(receive: Receive) -> None:
-    """Take and forget what still comes, within bounds: most clients read no answer before all is sent."""
-    taken = 0
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(DRAIN_SECONDS):
-            while taken <= DRAIN:
-                message = await receive()
-                taken += len(message.get("body", b""))
-                if not message.get("more_body", False):
-                    return
+SMALLEST = 256
+"""Bytes below which packing an answer saves nothing."""
+OFFERED = (b"gzip", b"deflate")
 
 
 def unpacked(body: bytes, encoding: bytes, limit: int) -> bytes:
-    """The body without its Content-Encoding; never more than `limit` bytes of it are made."""
+    """The body without its Content-Encoding; never more than `limit` bytes of it are made.
+
+    Raises:
+        Refused: the encoding is none of ours (415), or it unpacks to more (413).
+        BadRequest: it does not unpack.
+    """
     encoding = encoding.strip().lower()
     if encoding in (b"", b"identity"):
         return body
     if encoding not in WINDOWS:
-        raise Refused(415, "this Content-Encoding is not supported", "use gzip, deflate or none")
+        raise Refused(415, "this Content-Encoding is not supported", "use gzip, deflate or none", limit="encoding")
     unpacking = zlib.decompressobj(WINDOWS[encoding])
     try:
         whole = unpacking.decompress(body, limit + 1)
     except zlib.error as error:
-        raise BadRequest("the body does not unpack") from error
+        raise BadRequest("the body does not unpack", hint="pack it with gzip or zlib") from error
     if len(whole) > limit:
-        raise _too_large(limit)
+        raise Refused(413, f"the body unpacks to more than {limit} bytes", "send less at once", limit="unpacked")
     if not unpacking.eof or unpacking.unused_data:
         raise BadRequest("the packed body is cut off or has bytes after its end")
     return whole
 
 
-def _too_large(limit: int) -> Refused:
-    return Refused(413, f"the body is larger than {limit} bytes", "send less at once", CLOSE)
+def chosen(accepted: bytes) -> bytes:
+    """The encoding to answer in, of those an Accept-Encoding header allows; empty for none."""
+    if b"gzip" not in accepted and b"deflate" not in accepted and b"*" not in accepted:
+        return b""
+    weights = dict(map(_weighed, accepted.lower().split(b",")))
+    rest = weights.get(b"*", 0.0)
+    best = max(OFFERED, key=lambda name: weights.get(name, rest))
+    return best if weights.get(best, rest) > 0 else b""
+
+
+def packed(response: Response, encoding: bytes) -> Response:
+    """The same answer in that encoding."""
+    packing = zlib.compressobj(1, zlib.DEFLATED, WINDOWS[encoding])
+    body = packing.compress(response.body) + packing.flush()
+    headers = [*response.headers, (b"content-encoding", encoding), (b"vary", b"accept-encoding")]
+    return Response(response.status, body, headers)
+
+
+def _weighed(item: bytes) -> tuple[bytes, float]:
+    name, _, rest = item.strip().partition(b";")
+    found = re.fullmatch(rb"\s*q\s*=\s*(\d(?:\.\d{0,3})?)\s*", rest)
+    return name.strip(), float(found[1]) if found else 1.0

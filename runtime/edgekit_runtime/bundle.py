@@ -48,11 +48,11 @@ class Bundle:
         return read_golden(self.folder / self.manifest.golden.file)
 
     def preprocess(self) -> Preprocess | None:
-        """How a photo becomes an input; None where the bundle takes tensors only."""
+        """How a photo, a sound or a text becomes inputs; None where the bundle takes tensors only."""
         if self.manifest.preprocess is None:
             return None
         try:
-            return parse_preprocess(self.manifest.preprocess)
+            return parse_preprocess(self.manifest.preprocess, self.folder)
         except EdgeKitError as error:
             raise BadBundle(f"{self.folder}: {error.what}", hint=error.hint) from error
 
@@ -66,7 +66,7 @@ def open_bundle(folder: Path) -> Bundle:
     """
     if not is_bundle(folder):
         raise NotFound(f"no bundle at {folder}", hint="name a folder that `edgekit build` made")
-    manifest = _manifest(folder)
+    manifest = read_manifest(folder)
     found = {
         path.relative_to(folder).as_posix(): path
         for path in folder.rglob("*")
@@ -84,8 +84,9 @@ def open_bundle(folder: Path) -> Bundle:
             raise BadBundle(f"{folder}: {name} was touched after the build", hint="build or copy the bundle again")
     bundle = Bundle(folder, manifest)
     wanted = bundle.preprocess()
-    if wanted is not None and wanted.input not in [port.spec.name for port in manifest.inputs]:
-        raise BadBundle(f"{folder}: preprocessing for {wanted.input!r}, which is no input of the model")
+    names = {port.spec.name for port in manifest.inputs}
+    if wanted is not None and (extra := [name for name in wanted.inputs if name not in names]):
+        raise BadBundle(f"{folder}: preprocessing for {', '.join(map(repr, extra))}, which is no input of the model")
     return bundle
 
 
@@ -94,7 +95,8 @@ def is_bundle(folder: Path) -> bool:
     return folder.is_dir() and (folder / MANIFEST).is_file()
 
 
-def _manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a bundle whose other bytes are not verified. Raises as `open_bundle` does."""
     path = folder / MANIFEST
     if path.is_symlink() or path.stat().st_size > MAX_MANIFEST:
         raise BadBundle(

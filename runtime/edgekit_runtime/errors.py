@@ -2,8 +2,6 @@
 
 Refuses nothing itself; everything that is not an `EdgeKitError` is a bug and keeps its traceback."""
 
-from collections.abc import Mapping
-
 
 class EdgeKitError(Exception):
     """What was wrong and where (`what`), and what to type instead (`hint`, in the imperative)."""
@@ -30,10 +28,33 @@ class Unsupported(EdgeKitError):
     """The artifact cannot be run or made by this engine; another one may."""
 
 
-class Refused(EdgeKitError):
-    """An answer of a server that stands for no other error here: its HTTP `status`, and `headers` to send with it."""
+class NotOffered(EdgeKitError):
+    """A part of a protocol that this server does not have."""
 
-    def __init__(self, status: int, what: str, hint: str = "", headers: Mapping[str, str] | None = None) -> None:
+
+class Unauthenticated(EdgeKitError):
+    """No token, or one that is not known."""
+
+
+class Forbidden(EdgeKitError):
+    """A known caller asks for what it may not have, or for what is switched off."""
+
+
+class Exceeded(EdgeKitError):
+    """More than a limit allows; `limit` is its name, under which it is counted."""
+
+    def __init__(self, what: str, hint: str = "", limit: str = "body") -> None:
         super().__init__(what, hint)
-        self.status = status
-        self.headers = headers or {}
+        self.limit = limit
+
+
+class Busy(EdgeKitError):
+    """The server has no room now, and will have some in about `retry_after` seconds."""
+
+    def __init__(self, what: str, hint: str = "", retry_after: int = 1) -> None:
+        super().__init__(what, hint)
+        self.retry_after = retry_after
+
+
+class Late(EdgeKitError):
+    """The answer would have come after its deadline; it was not computed, or is thrown away."""

@@ -1,210 +1,214 @@
-"""The HTTP edge: a plain ASGI app over a `Service`, and the server that runs it.
+"""The HTTP edge: requests to routes, errors to statuses; tokens, packing, counters. What `http1` asks for answers.
 
-Refuses bodies beyond the cap before buffering them, slow bodies, more requests than it can hold, unknown paths."""
+Refuses unknown paths and verbs, callers without the right token, admin routes where they are not offered."""
 
 import asyncio
-import json
 import logging
 import re
-import socket
-from collections.abc import Awaitable, Callable, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 
-from edgekit_runtime import __version__
-from edgekit_runtime.answer import top
-from edgekit_runtime.bodies import Gone, read_body, unpacked
-from edgekit_runtime.errors import BadRequest, EdgeKitError, NotFound, Refused, Unsupported
-from edgekit_runtime.preprocess import apply
-from edgekit_runtime.protocols import v2
-from edgekit_runtime.service import Served, Service
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
-Answer = tuple[int, Headers, bytes]
+from edgekit_runtime.bodies import SMALLEST, chosen, packed, unpacked
+from edgekit_runtime.counters import Counters
+from edgekit_runtime.errors import (
+    BadRequest,
+    Busy,
+    EdgeKitError,
+    Exceeded,
+    Forbidden,
+    Late,
+    NotFound,
+    NotOffered,
+    Unauthenticated,
+    Unsupported,
+)
+from edgekit_runtime.exchange import Refused, Request, Response, json_response
+from edgekit_runtime.http1 import Answer, Edge
+from edgekit_runtime.inferring import HEAVY, answer
+from edgekit_runtime.limits import Limits
+from edgekit_runtime.routes import Parts, Route
+from edgekit_runtime.service import Service
 
 log = logging.getLogger("edgekit_runtime.http")
 
-MODEL = r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?"
-ROUTES = [
-    (re.compile(r"/v2/?"), "GET", "server"),
-    (re.compile(r"/v2/health/(?:live|ready)"), "GET", "health"),
-    (re.compile(r"/v2/models/?"), "GET", "models"),
-    (re.compile(MODEL + "/?"), "GET", "model"),
-    (re.compile(MODEL + "/ready"), "GET", "ready"),
-    (re.compile(MODEL + "/infer"), "POST", "infer"),
-]
-EXTENSIONS = ["binary_tensor_data", "classification", "parameters"]
-PHOTOS = (b"image/jpeg", b"image/png")
+Allow = Callable[[bytes | None, str], None]
+"""Given an Authorization header and a scope; raises Unauthenticated or Forbidden."""
+
+STATUSES: Mapping[type[EdgeKitError], int] = {
+    NotFound: 404, BadRequest: 400, Unsupported: 400, NotOffered: 501, Unauthenticated: 401, Forbidden: 403,
+    Busy: 503, Late: 504,
+}  # fmt: skip
+EXCEEDED = {"depth": 400, "memory": 507}
+"""The status for a limit's name; 413 for all others."""
 HEADER_LENGTH = b"inference-header-content-length"
-STATUS: dict[type[EdgeKitError], int] = {NotFound: 404, BadRequest: 400, Unsupported: 400}
+CACHED = 512
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a client may take: bytes of a body (also unpacked), seconds to send it, requests under way at once."""
+class Desk:
+    """Answers the requests of one listener. `admin` says whether admin routes are offered there; `allow` checks
+    tokens, None asks for none."""
 
-    body: int = 64 * 2**20
-    seconds: float = 30.0
-    requests: int = 64
+    def __init__(
+        self, service: Service, routes: Iterable[Route], counters: Counters, allow: Allow | None, admin: bool = False
+    ) -> None:
+        self.service, self.counters = service, counters
+        self._routes = list(routes)
+        self._allow, self._admin = allow, admin
+        self._known: dict[tuple[str, str], tuple[Route, Parts]] = {}
+        self._limits = service.policy.limits
 
+    def edge(self) -> Edge:
+        """What the connections of this listener share."""
+        return Edge(self.begin, self.refuse, self._limits, self.counters)
 
-def app(service: Service, limits: Limits | None = None) -> App:
-    """The ASGI application. Health and metadata answer from the event loop; each model runs in a thread of its own."""
-    lanes = {key: ThreadPoolExecutor(1, thread_name_prefix=key[0]) for key in service.models}
-    bounds = limits or Limits()
-    under_way = 0
+    def begin(self, request: Request) -> Callable[[Request], Answer]:
+        """Who answers the request, once its body is there.
 
-    async def infer(served: Served, headers: dict[bytes, bytes], receive: Receive) -> Answer:
-        nonlocal under_way
-        if under_way >= bounds.requests:
-            raise Refused(503, "too many requests under way", "try again in a second", {"retry-after": "1"})
-        under_way += 1
+        Raises:
+            EdgeKitError: nobody, or not to this caller.
+        """
+        found = self._known.get((request.verb, request.path))
+        if found is None:
+            found = self._match(request.verb, request.path)
+            if len(self._known) < CACHED:
+                self._known[request.verb, request.path] = found
+        route, parts = found
         try:
-            body = await read_body(headers, receive, bounds.body, bounds.seconds)
-            lane = lanes[served.name, served.version]
-            return await asyncio.get_running_loop().run_in_executor(lane, _infer, served, headers, body, bounds.body)
-        finally:
-            under_way -= 1
-
-    async def answer(scope: Scope, receive: Receive) -> Answer:
-        what, name, version = _route(scope["path"], scope["method"])
-        if what == "infer":
-            return await infer(service.find(name, version), dict(scope["headers"]), receive)
-        return _json(200, _tell(service, what, name, version))
-
-    async def call(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        try:
-            status, headers, body = await answer(scope, receive)
-        except Gone:
-            return
+            if route.scope != "open":
+                if route.scope == "admin" and not self._admin:
+                    raise Forbidden("this is switched off here", hint="serve with --admin ADDRESS and ask there")
+                if self._allow is not None:
+                    self._allow(request.headers.get(b"authorization"), route.scope)
+            if route.read is not None:
+                self._lane(parts)
         except EdgeKitError as error:
-            status, headers, body = _refusal(error)
-        except (
-            Exception
-        ):  # a bug of ours or of an engine: told whole to the log, not to the client; the server lives on
-            log.exception("unexpected error answering %s %r", scope["method"], scope["path"][:200])
-            status, headers, body = _json(500, {"error": "internal error", "hint": "look into the server's log"})
-        headers = [*headers, (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+            if route.error is None:
+                raise
+            told = self._told(route, parts, error)
+            return lambda request: told
+        return lambda request: self._answer(route, parts, request)
 
-    return call
+    def refuse(self, error: BaseException) -> Response:
+        """What to say of an error; one that is no `EdgeKitError` is a bug, told whole to the log alone."""
+        if not isinstance(error, EdgeKitError):
+            log.error("unexpected error", exc_info=error)
+            self.counters.add("edgekit_refused_total", "bug")
+            return json_response({"error": "internal error", "hint": "look into the server's log"}, 500)
+        status = self._counted(error)
+        said = {"error": error.what, "hint": error.hint} if error.hint else {"error": error.what}
+        return self._dressed(json_response(said, status), error)
 
+    def _answer(self, route: Route, parts: Parts, request: Request) -> Answer:
+        encoding = request.headers.get(b"content-encoding", b"")
+        if encoding and encoding.lower() != b"identity":
+            return self._unpacking(route, parts, request, encoding)
+        return self._packed(self._run(route, parts, request), route, parts, request)
 
-def serve(
-    service: Service, host: str, port: int, limits: Limits | None = None, tell: Callable[[str], None] | None = None
-) -> None:
-    """Serve until SIGINT or SIGTERM; `tell` gets the address once it is taken (port 0 takes a free one).
+    def _run(self, route: Route, parts: Parts, request: Request) -> Answer:
+        """The route's answer; its errors are raised, or told in its own words."""
+        try:
+            if route.tell is not None:
+                return route.tell(self.service, request, parts)
+            assert route.read is not None
+            lane, read = self._lane(parts), route.read
+            seconds = self._limits.deadline or None
+            found: Answer = answer(lane, lambda: read(lane, request), _work(request), seconds)
+            return found
+        except EdgeKitError as error:
+            if route.error is None:
+                raise
+            return self._told(route, parts, error)
 
-    Raises:
-        EdgeKitError: uvicorn is not installed, or the address cannot be had.
-    """
-    try:
-        import uvicorn
-    except ModuleNotFoundError as error:
-        raise EdgeKitError(
-            "serving needs uvicorn, which is not installed",
-            hint="install edgekit-runtime with its [http] extra: pip install './runtime[http]'",
-        ) from error
-    try:
-        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
-        raise EdgeKitError(f"cannot listen on {host} port {port}: {error}", hint="choose another --port") from error
-    config = uvicorn.Config(
-        app(service, limits),
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        server_header=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=10,
-    )
-    with listening:
-        shown = f"[{host}]" if ":" in host else host
-        if tell is not None:
-            tell(f"http://{shown}:{listening.getsockname()[1]}")
-        uvicorn.Server(config).run(sockets=[listening])
+    def _packed(self, found: Answer, route: Route, parts: Parts, request: Request) -> Answer:
+        if not isinstance(found, Response):
+            return self._later(found, route, parts, request)
+        accepted = request.headers.get(b"accept-encoding")
+        if accepted is None or len(found.body) < SMALLEST or found.status != 200:
+            return found
+        encoding = chosen(accepted)
+        if not encoding:
+            return found
+        if len(found.body) > HEAVY:
+            return asyncio.to_thread(packed, found, encoding)
+        return packed(found, encoding)
 
+    async def _later(self, coming: Awaitable[Response], route: Route, parts: Parts, request: Request) -> Response:
+        try:
+            found = await coming
+        except EdgeKitError as error:
+            if route.error is None:
+                raise
+            found = self._told(route, parts, error)
+        done = self._packed(found, route, parts, request)
+        return done if isinstance(done, Response) else await done
 
-def _route(path: str, verb: str) -> tuple[str, str, str | None]:
-    """What is asked, of which model and version ("" and None where the path names none)."""
-    allowed = ""
-    for pattern, wanted, what in ROUTES:
-        if match := pattern.fullmatch(path):
-            if verb == wanted:
-                parts = match.groupdict()
-                return what, parts.get("name") or "", parts.get("version")
-            allowed = wanted
-    if allowed:
-        raise Refused(405, f"{verb} is not allowed here", f"use {allowed}", {"allow": allowed})
-    raise NotFound("no such path", hint="GET /v2/models lists the models, POST /v2/models/NAME/infer runs one")
+    async def _unpacking(self, route: Route, parts: Parts, request: Request, encoding: bytes) -> Response:
+        body = await asyncio.to_thread(unpacked, request.body, encoding, self._limits.body)
+        plain = replace(request, body=body)
+        done = self._packed(self._run(route, parts, plain), route, parts, plain)
+        return done if isinstance(done, Response) else await done
 
+    def _lane(self, parts: Parts):  # type: ignore[no-untyped-def]
+        return self.service.find(parts["name"] or "", parts.get("version") or parts.get("label"))
 
-def _tell(service: Service, what: str, name: str, version: str | None) -> Any:
-    """The answer to a GET."""
-    if what == "server":
-        return {"name": "edgekit-runtime", "version": __version__, "extensions": EXTENSIONS}
-    if what == "health":
-        return {"live": True, "ready": True}
-    if what == "models":
-        return {"models": service.names()}
-    served = service.find(name, version)
-    if what == "ready":
-        return {"name": name, "ready": True}
-    return v2.metadata(name, service.versions(name), f"edgekit_{served.engine}", (served.inputs, served.outputs))
+    def _match(self, verb: str, path: str) -> tuple[Route, Parts]:
+        verbs = []
+        for route in self._routes:
+            if match := route.path.fullmatch(path):
+                if route.verb in (verb, "GET" if verb == "HEAD" else verb):
+                    return route, match.groupdict()
+                verbs.append(route.verb)
+        if not verbs:
+            raise NotFound("no such path", hint="GET /v2/models lists the models, POST /v2/models/NAME/infer runs one")
+        allowed = sorted({*verbs, "OPTIONS", *(["HEAD"] if "GET" in verbs else [])})
+        if verb == "OPTIONS":
+            return Route("OPTIONS", ANY, "open", tell=_allowed(allowed)), {}
+        raise Refused(405, f"{verb[:20]} is not allowed here", f"use {' or '.join(sorted(set(verbs)))}",
+                      [(b"allow", ", ".join(allowed).encode())], "verb")  # fmt: skip
 
+    def _told(self, route: Route, parts: Parts, error: EdgeKitError) -> Response:
+        assert route.error is not None
+        return self._dressed(route.error(error, self._counted(error), parts), error)
 
-def _infer(served: Served, headers: dict[bytes, bytes], body: bytes, limit: int) -> Answer:
-    """One request through its model, in the model's own thread."""
-    body = unpacked(body, headers.get(b"content-encoding", b""), limit)
-    photo = headers.get(b"content-type", b"").split(b";")[0].strip().lower() in PHOTOS
-    if photo:
-        request = _photo(served, body)
-    else:
-        request = v2.read_request(body, _header_length(headers), served.inputs, served.outputs)
-    try:
-        outputs = served.infer(request.feeds)
-    except Unsupported as error:
-        log.warning("%s: %s", served.name, error.what)
-        raise BadRequest("the model cannot run these inputs", hint="check that their sizes fit each other") from error
-    best = [{"label": label, "score": score} for label, score in top(outputs, served.labels, 5)] if photo else []
-    reply = v2.Reply(served.name, served.version, served.labels, {"top": best} if best else None)
-    text, length = v2.write_response(reply, request, outputs)
-    if length is None:
-        return 200, [(b"content-type", b"application/json")], text
-    return 200, [(b"content-type", b"application/octet-stream"), (HEADER_LENGTH, str(length).encode())], text
+    def _counted(self, error: EdgeKitError) -> int:
+        status, reason = _status(error)
+        self.counters.add("edgekit_refused_total", reason)
+        return status
 
-
-def _photo(served: Served, body: bytes) -> v2.Request:
-    """EdgeKit's own short cut: a photo as the whole body, the labels in the reply."""
-    if served.preprocess is None or {served.preprocess.input} != {spec.name for spec in served.inputs}:
-        raise BadRequest("this model does not take photos", hint="send tensors")
-    return v2.Request(apply(served.preprocess, body), tuple(v2.Wanted(spec.name) for spec in served.outputs))
+    def _dressed(self, response: Response, error: EdgeKitError) -> Response:
+        if isinstance(error, Refused):
+            response.headers = [*response.headers, *error.headers]
+        elif isinstance(error, Busy):
+            response.headers = [*response.headers, (b"retry-after", str(error.retry_after).encode())]
+        elif isinstance(error, Unauthenticated):
+            response.headers = [*response.headers, (b"www-authenticate", b'Bearer realm="edgekit"')]
+        return response
 
 
-def _header_length(headers: dict[bytes, bytes]) -> int | None:
-    value = headers.get(HEADER_LENGTH)
-    if value is None:
-        return None
-    if not re.fullmatch(rb"\d{1,18}", value):
-        raise BadRequest("Inference-Header-Content-Length is not a number of bytes")
-    return int(value)
+ANY = re.compile(".*")
 
 
-def _refusal(error: EdgeKitError) -> Answer:
-    said = {"error": error.what, "hint": error.hint} if error.hint else {"error": error.what}
+def _work(request: Request) -> int:
+    """How many bytes are to be parsed: with binary tensors, their JSON head alone."""
+    head = request.headers.get(HEADER_LENGTH)
+    size = len(request.body)
+    return size if head is None or not head.isdigit() or len(head) > 18 else min(int(head), size)
+
+
+def _allowed(verbs: list[str]) -> Callable[[Service, Request, Parts], Response]:
+    return lambda service, request, parts: Response(200, b"", [(b"allow", ", ".join(verbs).encode())])
+
+
+def _status(error: EdgeKitError) -> tuple[int, str]:
+    """The HTTP status, and the word under which it is counted."""
     if isinstance(error, Refused):
-        return _json(error.status, said, [(key.encode(), value.encode()) for key, value in error.headers.items()])
-    return _json(next((STATUS[kind] for kind in STATUS if isinstance(error, kind)), 500), said)
+        return error.status, error.limit or f"http_{error.status}"
+    if isinstance(error, Exceeded):
+        return EXCEEDED.get(error.limit, 413), error.limit
+    for kind, status in STATUSES.items():
+        if isinstance(error, kind):
+            return status, re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
+    return 500, "other"
 
 
-def _json(status: int, value: Any, headers: Headers | None = None) -> Answer:
-    return status, [(b"content-type", b"application/json"), *(headers or [])], json.dumps(value).encode()
+__all__ = ["Desk", "Limits"]

@@ -1,4 +1,4 @@
-"""What a person gives as `--input`: a photo, a .npy, a .npz or NAME=FILE, as the tensors the model takes.
+"""What a person gives as `--input`: a photo, a sound, a text, a .npy, a .npz or NAME=FILE, as the model takes them.
 
 Refuses a name the model does not have, numbers that would change in its types, and pickled arrays."""
 
@@ -13,7 +13,13 @@ from edgekit_runtime.errors import BadRequest, NotFound
 from edgekit_runtime.preprocess import Preprocess, apply
 from edgekit_runtime.tensors import Array, Feeds, TensorSpec
 
-PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+WORDS = {"image": "photo", "audio": "sound", "text": "text"}
+SUFFIXES = {
+    "image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"),
+    "audio": (".wav", ".wave"),
+    "text": (".txt",),
+}
+"""What kind of preprocessing a file is for, by its ending."""
 
 
 def read_inputs(given: Sequence[str], specs: Sequence[TensorSpec], preprocess: Preprocess | None) -> Feeds:
@@ -56,28 +62,38 @@ def _read(text: str, specs: Sequence[TensorSpec], preprocess: Preprocess | None)
         name, _, rest = text.rpartition("=")
         path = Path(rest)
     if not path.is_file():
-        raise NotFound(f"no file {path}", hint="give --input photo.jpg, x.npy, x.npz or NAME=x.npy")
-    kind = path.suffix.lower()
-    if kind == ".npz":
+        raise NotFound(f"no file {path}", hint="give --input photo.jpg, sound.wav, text.txt, x.npy, x.npz or NAME=FILE")
+    ending = path.suffix.lower()
+    if ending == ".npz":
         if name is not None:
             raise BadRequest(f"{path.name} holds arrays with their own names", hint=f"give --input {path}")
         return _arrays(path)
-    if kind == ".npy":
+    if ending == ".npy":
         return {name or _only(specs): _arrays(path)[""]}
-    if kind in PHOTOS:
-        return _photo(path, name, specs, preprocess)
-    raise BadRequest(f"{path.name} is neither a photo nor .npy nor .npz", hint="save it with numpy.save")
+    for kind, suffixes in SUFFIXES.items():
+        if ending in suffixes:
+            _check_kind(kind, name, specs, preprocess)
+            assert preprocess is not None
+            return apply(preprocess, path)
+    raise BadRequest(
+        f"{path.name} is neither a photo, a sound or a text nor .npy nor .npz",
+        hint="give a .jpg, .png, .wav or .txt, or save the tensor with numpy.save",
+    )
 
 
-def _photo(path: Path, name: str | None, specs: Sequence[TensorSpec], preprocess: Preprocess | None) -> Feeds:
+def _check_kind(kind: str, name: str | None, specs: Sequence[TensorSpec], preprocess: Preprocess | None) -> None:
+    """Raise unless the bundle turns files of this kind into the input `name`, where one is said."""
+    word = WORDS[kind]
     if preprocess is None:
         raise BadRequest(
-            f"the bundle does not say how to turn a photo into {', '.join(spec.name for spec in specs)}",
+            f"the bundle does not say how to turn a {word} into {', '.join(spec.name for spec in specs)}",
             hint="build it with --preprocess, or give the tensor as .npy",
         )
+    if preprocess.kind != kind:
+        wanted = WORDS[preprocess.kind]
+        raise BadRequest(f"the bundle takes a {wanted}, not a {word}", hint=f"give a {wanted}, or the tensor as .npy")
     if name not in (None, preprocess.input):
-        raise BadRequest(f"photos go to the input {preprocess.input}, not {name}", hint=f"give {name}=FILE.npy")
-    return apply(preprocess, path)
+        raise BadRequest(f"{word}s go to the input {preprocess.input}, not {name}", hint=f"give {name}=FILE.npy")
 
 
 def _arrays(path: Path) -> Feeds:

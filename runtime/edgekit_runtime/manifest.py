@@ -136,6 +136,8 @@ def _options(raw: Json) -> EngineOptions:
     threads = options.threads
     if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= 1024:
         raise BadBundle(f"manifest options: threads {threads!r} is not a number of threads")
+    if not isinstance(options.spin, bool):
+        raise BadBundle(f"manifest options: spin {options.spin!r} is neither true nor false")
     if not isinstance(options.device, str) or options.precision not in FLOATS:
         raise BadBundle(f"manifest options: {options.device!r} with {options.precision!r} is not known")
     return options

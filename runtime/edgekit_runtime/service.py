@@ -1,104 +1,336 @@
-"""The models that are served, and the one function that runs them. Knows no protocol and no socket.
+"""The models that are served: found by name, version or alias; loaded, swapped and unloaded while requests run.
 
-Refuses a model or version that is not served, and feeds that do not fit."""
+Refuses a model or version that is not served, one that does not fit into memory, and to load anything but the
+bundles of the one folder it was given."""
 
+import asyncio
+import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Lock
-from types import MappingProxyType
 
-from edgekit_runtime.bundle import Bundle, open_bundle
-from edgekit_runtime.errors import BadRequest, NotFound
-from edgekit_runtime.preprocess import Preprocess
-from edgekit_runtime.tensors import Feeds, Runner, TensorSpec
+from edgekit_runtime.bundle import Bundle, is_bundle, open_bundle, read_manifest
+from edgekit_runtime.errors import BadRequest, EdgeKitError, Exceeded, Forbidden, NotFound
+from edgekit_runtime.lane import Batching, Lane, LaneOptions
+from edgekit_runtime.limits import Limits
+from edgekit_runtime.manifest import Manifest
+from edgekit_runtime.protocols.v2_settings import Settings
+from edgekit_runtime.served import Served, closed, opened, rows_keep_apart
+
+log = logging.getLogger("edgekit_runtime.service")
+
+CLOSED = ("this server does not load or unload models", "start it with --repository DIR")
 
 
 @dataclass(frozen=True)
-class Served:
-    """One opened model. An engine's request is not reentrant: `run` is called under `lock` alone."""
+class Entry:
+    """One line of the repository's index; `state` is READY, LOADING, UNLOADING or UNAVAILABLE."""
 
     name: str
     version: str
-    engine: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    run: Runner
-    labels: tuple[str, ...] = ()
-    preprocess: Preprocess | None = None
-    lock: Lock = field(default_factory=Lock, compare=False, repr=False)
-
-    def infer(self, feeds: Feeds) -> Feeds:
-        """Run the model; calls from several threads wait for each other."""
-        with self.lock:
-            return self.run(feeds)
+    state: str
+    reason: str = ""
 
 
 @dataclass(frozen=True)
+class Policy:
+    """What the server may do by itself: where bundles lie that it may load, how much memory its models may take
+    (in MB, by the peak that each build measured), how each is run."""
+
+    repository: Path | None = None
+    max_memory: float | None = None
+    lane: LaneOptions = field(default_factory=LaneOptions)
+    limits: Limits = field(default_factory=Limits)
+
+
 class Service:
-    """The served models by (name, version)."""
+    """The lanes by name and version. All methods belong to the event loop."""
 
-    models: Mapping[tuple[str, str], Served]
+    def __init__(
+        self,
+        models: Sequence[Served] = (),
+        aliases: Mapping[str, tuple[str, str | None]] | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        self.policy = policy or Policy()
+        self._wanted = replace(self.policy.lane, limits=self.policy.limits)
+        self.aliases = dict(aliases or {})
+        self.settings = Settings()
+        self.ready = True
+        self._lanes: dict[str, dict[str, Lane]] = {}
+        self._found: dict[tuple[str, str | None], Lane] = {}
+        self._states: dict[tuple[str, str], Entry] = {}
+        self._changing = asyncio.Lock()
+        for served in models:
+            self._put(Lane(served, self._options(served), self.settings))
 
-    def find(self, name: str, version: str | None = None) -> Served:
-        """The model of that name, the newest where no version is given.
+    def find(self, name: str, version: str | None = None) -> Lane:
+        """The lane of that name or alias, the newest where no version or label is given.
 
         Raises:
             NotFound: it is not served.
         """
-        versions = self.versions(name)
-        if not versions:
-            raise NotFound("no such model", hint=f"this server has {', '.join(self.names())}")
-        if version is not None and version not in versions:
-            raise NotFound(f"model {name} has no such version", hint=f"use one of {', '.join(versions)}")
-        return self.models[name, version or versions[-1]]
-
-    def infer(self, name: str, version: str | None, feeds: Feeds) -> Feeds:
-        """Run a served model on the user's tensors."""
-        return self.find(name, version).infer(feeds)
-
-    def versions(self, name: str) -> list[str]:
-        """The served versions of a model, oldest first; numbers in them count as numbers."""
-        return sorted((version for known, version in self.models if known == name), key=_age)
+        lane = self._found.get((name, version))
+        if lane is None:
+            lane = self._look(name, version)
+            if len(self._found) < 1000:
+                self._found[name, version] = lane
+        return lane
 
     def names(self) -> list[str]:
         """The names of the served models."""
-        return sorted({name for name, _ in self.models})
+        return sorted(self._lanes)
+
+    def versions(self, name: str) -> list[str]:
+        """The served versions of a model, oldest first; numbers in them count as numbers."""
+        return list(self._lanes.get(name, ()))
+
+    def lanes(self) -> list[Lane]:
+        """All of them, by name and age."""
+        return [lane for name in self.names() for lane in self._lanes[name].values()]
+
+    def number(self, served: Served) -> int:
+        """The version for protocols that want a number: itself where it is one, else its place by age from 1."""
+        if served.version.isdigit():
+            return int(served.version[:18])
+        known = self.versions(served.name)
+        return known.index(served.version) + 1 if served.version in known else 0
+
+    def index(self) -> list[Entry]:
+        """What is served, what is being changed, and what lies in the repository beside."""
+        known = {(e.name, e.version): e for e in self._states.values()}
+        known |= {
+            (n, v): Entry(n, v, "READY") for n, lanes in self._lanes.items() for v in lanes if (n, v) not in known
+        }
+        for _, manifest in self._folders():
+            key = (manifest.name, manifest.version)
+            known.setdefault(key, Entry(*key, "UNAVAILABLE", "not loaded"))
+        return [known[key] for key in sorted(known)]
+
+    async def load(self, name: str) -> None:
+        """Serve the newest bundle of that name in the repository, in place of the versions that are served now.
+
+        Beside the old one where there is memory for both, else after it: requests wait meanwhile. An old
+        version answers what it has taken. Loading what is served already does nothing.
+
+        Raises:
+            Forbidden: there is no repository.
+            NotFound: no such bundle is in it.
+            EdgeKitError: it does not run here; what was served is served on.
+        """
+        if self.policy.repository is None:
+            raise Forbidden(*CLOSED)
+        async with self._changing:
+            newest = await asyncio.to_thread(self._newest, name)
+            if newest.manifest.version in self._lanes.get(name, {}):
+                return
+            await self._swap(newest)
+
+    async def unload(self, name: str) -> None:
+        """Serve no version of that model any more, once all that it took is answered.
+
+        Raises:
+            Forbidden: there is no repository, so it could not come back.
+            NotFound: it is not served.
+        """
+        if self.policy.repository is None:
+            raise Forbidden(*CLOSED)
+        async with self._changing:
+            if name not in self._lanes:
+                raise NotFound("no such model", hint=self._hint())
+            await self._retire(name, list(self._lanes[name]))
+
+    async def close(self) -> None:
+        """Answer what is under way and let go of all engines."""
+        self.ready = False
+        await asyncio.gather(*(lane.close() for lane in self.lanes()))
+
+    def _look(self, name: str, version: str | None) -> Lane:
+        if name not in self._lanes and name in self.aliases:
+            name, pinned = self.aliases[name]
+            version = version or pinned
+        lanes = self._lanes.get(name)
+        if not lanes:
+            raise NotFound("no such model", hint=self._hint())
+        if version is None or (version == "0" and version not in lanes):  # TensorFlow Serving's clients say 0
+            return next(reversed(lanes.values()))
+        if version not in lanes and self.aliases.get(version, ("",))[0] == name:
+            return self._look(name, self.aliases[version][1])
+        if version in lanes:
+            return lanes[version]
+        for lane in lanes.values():
+            if str(self.number(lane.served)) == version:
+                return lane
+        raise NotFound(f"model {name} has no such version", hint=f"use one of {', '.join(lanes)}")
+
+    def _hint(self) -> str:
+        return f"this server has {', '.join(self.names())}" if self._lanes else "this server has no models now"
+
+    def _options(self, served: Served) -> LaneOptions:
+        """As the policy says; requests are batched only where a sample answers in company as it does alone."""
+        wanted = self._wanted
+        if wanted.batching.size > 1 and not rows_keep_apart(served):
+            log.warning("%s: requests are not batched: its samples do not keep apart", served.name)
+            return replace(wanted, batching=Batching())
+        return wanted
+
+    def _put(self, lane: Lane) -> None:
+        name, version = lane.served.name, lane.served.version
+        if version in self._lanes.get(name, {}):
+            raise BadRequest(f"model {name} version {version} is given twice", hint="serve it once")
+        lanes = {**self._lanes.get(name, {}), version: lane}
+        self._lanes[name] = {key: lanes[key] for key in sorted(lanes, key=age)}
+        self._found.clear()
+
+    def _take(self, name: str, version: str) -> Lane:
+        lane = self._lanes[name].pop(version)
+        if not self._lanes[name]:
+            del self._lanes[name]
+        self._found.clear()
+        return lane
+
+    def _folders(self, name: str | None = None) -> list[tuple[Path, Manifest]]:
+        """The bundles that lie in the repository now, by their manifests, which are not verified yet."""
+        if self.policy.repository is None:
+            return []
+        found = []
+        for folder in sorted(self.policy.repository.iterdir()):
+            if not folder.name.startswith(".") and is_bundle(folder):
+                try:
+                    manifest = read_manifest(folder)
+                except EdgeKitError as error:
+                    log.warning("%s", error.what)
+                    continue
+                if name in (None, manifest.name):
+                    found.append((folder, manifest))
+        return found
+
+    def _newest(self, name: str) -> Bundle:
+        """The newest bundle of that name that is whole; those that are not are said in the log."""
+        found = sorted(self._folders(name), key=lambda one: age(one[1].version), reverse=True)
+        problem: EdgeKitError = NotFound(f"no bundle of model {name[:100]!r} in the repository", "put it there first")
+        for folder, _ in found:
+            try:
+                return open_bundle(folder)
+            except EdgeKitError as error:
+                log.warning("%s", error.what)
+                problem = BadRequest(f"the bundles of model {name} are not whole", hint="look into the server's log")
+        raise problem
+
+    async def _swap(self, bundle: Bundle) -> None:
+        served, old = closed(bundle), self.versions(bundle.manifest.name)
+        key = (served.name, served.version)
+        self._states[key] = Entry(*key, "LOADING")
+        try:
+            if self._fits(served, leaving=[]):
+                lane = await asyncio.to_thread(self._lane, bundle, served)
+                self._put(lane)
+            elif old and self._fits(served, leaving=old):
+                await self._one_after_the_other(bundle, served, old)
+            else:
+                raise Exceeded(
+                    f"model {served.name} takes {served.peak_mb:g} MB, more than --max-memory leaves",
+                    hint="unload another model first",
+                    limit="memory",
+                )
+        finally:
+            del self._states[key]
+        await self._retire(served.name, [version for version in old if version in self._lanes[served.name]])
+
+    def _lane(self, bundle: Bundle, served: Served) -> Lane:
+        ready = opened(bundle, served)
+        return Lane(ready, self._options(ready), self.settings)
+
+    async def _one_after_the_other(self, bundle: Bundle, served: Served, old: list[str]) -> None:
+        """The new lane takes requests at once; they wait until the old engines are gone and the new one is open."""
+        lane = Lane(served, self._wanted, self.settings, paused=True)
+        before = [self._take(served.name, version) for version in old]
+        self._put(lane)
+        await asyncio.gather(*(one.close() for one in before))
+        try:
+            ready = await asyncio.to_thread(opened, bundle, served)
+        except EdgeKitError as error:
+            self._take(served.name, served.version)
+            lane.fail(error)
+            await lane.close()
+            await self._reopen(before)
+            raise
+        lane.resume(ready, self._options(ready))
+
+    async def _reopen(self, before: list[Lane]) -> None:
+        """The old versions again, from the repository where they still lie there."""
+        known = {(manifest.name, manifest.version): folder for folder, manifest in self._folders()}
+        for lane in before:
+            folder = known.get((lane.served.name, lane.served.version))
+            if folder is None:
+                log.error("%s version %s is no longer in the repository", lane.served.name, lane.served.version)
+                continue
+            bundle = await asyncio.to_thread(open_bundle, folder)
+            self._put(await asyncio.to_thread(self._lane, bundle, closed(bundle)))
+
+    async def _retire(self, name: str, versions: list[str]) -> None:
+        for version in versions:
+            self._states[name, version] = Entry(name, version, "UNLOADING")
+            lane = self._take(name, version)
+            await lane.close()
+            del self._states[name, version]
+        if versions:
+            await asyncio.to_thread(_give_back)
+
+    def _fits(self, served: Served, leaving: Sequence[str]) -> bool:
+        """Whether the model's measured peak fits beside the others (without `leaving`, of its own name)."""
+        if self.policy.max_memory is None:
+            return True
+        if served.peak_mb is None:
+            raise BadRequest(
+                f"model {served.name} has no measured peak memory", hint="build it again with edgekit build"
+            )
+        others = [
+            one.served for one in self.lanes() if not (one.served.name == served.name and one.served.version in leaving)
+        ]
+        return sum(one.peak_mb or 0.0 for one in others) + served.peak_mb <= self.policy.max_memory
 
 
-def open_service(folders: Sequence[Path]) -> Service:
-    """Open and warm up the bundles in `folders`.
+def open_service(
+    folders: Sequence[Path], aliases: Mapping[str, tuple[str, str | None]] | None = None, policy: Policy | None = None
+) -> Service:
+    """Open and warm up the bundles in `folders`, and the newest of each name in the policy's repository.
 
     Raises:
-        EdgeKitError: one of them is not whole or does not run here, or two are the same model and version.
+        EdgeKitError: one of them is not whole, does not run here or does not fit, or two are the same.
     """
-    models: dict[tuple[str, str], Served] = {}
-    for folder in folders:
-        one = serve_bundle(open_bundle(folder))
-        if (one.name, one.version) in models:
-            raise BadRequest(f"{folder}: model {one.name} version {one.version} is given twice", hint="serve it once")
-        models[one.name, one.version] = one
-    return Service(MappingProxyType(models))
+    service = Service((), aliases, policy)
+    given = [open_bundle(folder) for folder in folders]
+    taken = {bundle.manifest.name for bundle in given}
+    names = sorted({manifest.name for _, manifest in service._folders()} - taken)
+    for bundle in [*given, *map(service._newest, names)]:
+        served = closed(bundle)
+        if not service._fits(served, []):
+            raise Exceeded(
+                f"model {served.name} takes {served.peak_mb:g} MB, more than --max-memory leaves",
+                hint="raise --max-memory, or serve fewer models",
+                limit="memory",
+            )
+        service._put(service._lane(bundle, served))
+    for alias, (name, version) in service.aliases.items():
+        if alias in service.names():
+            raise BadRequest(f"alias {alias} is the name of a model", hint="choose another word")
+        service.find(name, version)
+    return service
 
 
-def serve_bundle(bundle: Bundle) -> Served:
-    """Open the bundle's model and run its first golden input, so that no client waits for a cold engine."""
-    manifest, run = bundle.manifest, bundle.open_model()
-    for feeds, _ in bundle.golden()[:1]:
-        run(feeds)
-    return Served(
-        manifest.name,
-        manifest.version,
-        manifest.engine,
-        tuple(port.spec for port in manifest.inputs),
-        tuple(port.spec for port in manifest.outputs),
-        run,
-        bundle.labels(),
-        bundle.preprocess(),
-    )
-
-
-def _age(version: str) -> list[tuple[int, int, str]]:
+def age(version: str) -> list[tuple[int, int, str]]:
     """A sort key: "10" is newer than "9", "1.2.10" than "1.2.9"."""
     return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.findall(r"\d+|[^\d.]+", version)]
+
+
+def _give_back() -> None:
+    """Return the freed memory to the system: the C library keeps it otherwise."""
+    import ctypes
+    import gc
+
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

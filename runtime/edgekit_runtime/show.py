@@ -12,6 +12,7 @@ from edgekit_runtime.ports import Port
 from edgekit_runtime.selftest import SelfTest
 from edgekit_runtime.tensors import Array, Feeds
 
+ENCODED = {"audio": "sounds", "text": "texts"}
 SHOWN = 3
 """Rows of a table in a bundle's page."""
 
@@ -64,7 +65,7 @@ def page(bundle: Bundle) -> str:
         ("size", f"{size_words(total)} in {len(manifest.files)} file(s)"),
         *(("input", _port(port)) for port in manifest.inputs),
         *(("output", _port(port)) for port in manifest.outputs),
-        ("photos", _preprocess(manifest.preprocess)),
+        (ENCODED.get((manifest.preprocess or {}).get("kind", ""), "photos"), _preprocess(manifest.preprocess)),
         ("labels", f"{len(bundle.labels())} words" if manifest.labels else "none"),
         ("recorded", f"{golden.count} answer(s), tolerance {golden.tolerance:g}" if golden else "none"),
     ]

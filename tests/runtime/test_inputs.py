@@ -1,5 +1,7 @@
 """What a person gives as --input."""
 
+import struct
+
 import numpy as np
 import pytest
 from edgekit_runtime.errors import BadRequest, NotFound
@@ -43,6 +45,27 @@ def test_a_photo_goes_through_the_bundles_preprocessing(tmp_path):
         read_inputs([f"{tmp_path}/a.PNG"], [PHOTO], None)
     with pytest.raises(BadRequest, match="photos go to the input p"):
         read_inputs([f"x={tmp_path}/a.PNG"], [X, PHOTO], wanted)
+
+
+def test_a_sound_and_a_text_go_through_it_too(tmp_path):
+    samples = np.array([0, 16384, -32768], "<i2").tobytes()
+    head = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8000, 16000, 2, 16)
+    (tmp_path / "a.WAV").write_bytes(b"RIFF\0\0\0\0" + head + b"data" + struct.pack("<I", 6) + samples)
+    (tmp_path / "a.txt").write_text("ab\n")
+    sound = parse_preprocess({"kind": "audio", "input": "x", "rate": 8000})
+    text = parse_preprocess({"kind": "text", "input": "ids", "tokenizer": "bytes", "mask": "mask"})
+    assert read_inputs([f"{tmp_path}/a.WAV"], [X], sound)["x"].tolist() == [[0, 0.5, -1]]
+    mask = TensorSpec("mask", "int64", (None, 2))
+    assert read_inputs([f"ids={tmp_path}/a.txt"], [IDS, mask], text)["ids"].tolist() == [[97, 98]]
+    for given, specs, preprocess, words in [
+        (f"{tmp_path}/a.txt", [X], sound, "takes a sound, not a text"),
+        (f"{tmp_path}/a.WAV", [IDS], text, "takes a text, not a sound"),
+        (f"{tmp_path}/a.WAV", [X], None, "does not say how to turn a sound"),
+        (f"y={tmp_path}/a.WAV", [X], sound, "sounds go to the input x"),
+        (f"{tmp_path}/a.txt", [IDS], text, "no such input: mask"),
+    ]:
+        with pytest.raises(BadRequest, match=words):
+            read_inputs([given], specs, preprocess)
 
 
 def test_a_file_whose_name_holds_an_equals_sign_is_a_file(saved):
@@ -93,7 +116,7 @@ def test_a_difference_that_would_change_numbers_is_refused(value, spec):
 def test_wrong_names_and_files_say_what_the_model_takes(saved, tmp_path):
     one = saved("v.npy", np.ones((2, 3), np.float32))
     (tmp_path / "junk.npy").write_bytes(b"junk")
-    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "notes.md").write_text("x")
     objects = saved("o.npy", np.array([{}], dtype=object))
     for given, words in [
         ([f"z={one}"], "no such input: z"),
@@ -103,7 +126,7 @@ def test_wrong_names_and_files_say_what_the_model_takes(saved, tmp_path):
         ([str(tmp_path / "junk.npy")], "takes 2 inputs|does not read"),
         ([f"x={tmp_path}/junk.npy"], "does not read"),
         ([f"x={objects}"], "does not read"),
-        ([f"x={tmp_path}/notes.txt"], "neither a photo"),
+        ([f"x={tmp_path}/notes.md"], "neither a photo"),
         ([f"x={saved('n.npz', x=np.ones(3))}"], "own names"),
     ]:
         with pytest.raises(BadRequest, match=words):

@@ -91,7 +91,7 @@ def test_an_error_is_one_line_and_a_hint(bundle, tmp_path, capsys):
         ["run", "b", "--input", "x", "--top", "0"],
         ["serve", "b", "--port", "70000"],
         ["serve", "b", "--max-body", "-1"],
-        ["serve"],
+        ["serve", "b", "--batch-preferred", "4,x"],
     ],
 )
 def test_wrong_usage_exits_2(given, capsys):
@@ -135,13 +135,14 @@ def test_a_reader_that_leaves_is_no_error(bundle):
     ("missing", "given", "extra"),
     [
         ("onnxruntime", ["selftest"], "[onnx]"),
-        ("uvicorn", ["serve"], "[http]"),
+        ("httptools", ["serve"], "[http]"),
         ("PIL", ["run", "--input", "PHOTO"], "[image]"),
     ],
 )
 def test_a_missing_library_names_the_extra_to_install(bundle, photo, missing, given, extra):
     words = [given[0], str(bundle), *(photo if word == "PHOTO" else word for word in given[1:])]
-    code = "import sys; sys.modules[{!r}] = None\nfrom edgekit_runtime.__main__ import main\nsys.exit(main({!r}))"
+    gone = "import sys; sys.modules[{!r}] = sys.modules['h11'] = None\n"
+    code = gone + "from edgekit_runtime.__main__ import main\nsys.exit(main({!r}))"
     done = python("-c", code.format(missing, words))
     assert done.returncode == 1
     assert extra in done.stderr

@@ -1,5 +1,6 @@
 """From photos to tensors: what is declared, what comes out, what is refused."""
 
+import contextlib
 import io
 import struct
 import sys
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 from edgekit_runtime.errors import BadRequest, EdgeKitError
 from edgekit_runtime.preprocess import apply, parse_preprocess, to_json
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 IMAGENET = {
@@ -212,3 +215,41 @@ def test_pixels_that_need_no_resizing_need_no_pillow(photo, monkeypatch):
     with pytest.raises(EdgeKitError) as caught:
         apply(plain(resize=3), photo)
     assert "[image]" in caught.value.hint
+
+
+def animated(form):
+    frames = [Image.new("RGB", (4, 3), colour) for colour in ("red", "lime", "blue")]
+    return encoded(frames[0], form, save_all=True, append_images=frames[1:])
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
+def test_of_moving_pictures_the_first_is_taken(form):
+    value = apply(plain(layout="HWC"), animated(form))["x"]
+    assert value.shape == (3, 4, 3)
+    assert np.abs(value[0, 0] - [255, 0, 0]).max() <= 2
+
+
+def small(form):
+    return encoded(Image.fromarray(np.random.default_rng(1).integers(0, 256, (9, 8, 3), dtype=np.uint8)), form)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("whole", [small("JPEG"), small("PNG"), animated("GIF")], ids=["jpeg", "png", "gif"])
+def test_a_photo_cut_off_anywhere_is_read_or_a_bad_request(whole):
+    wanted = plain(layout="HWC")
+    for end in range(len(whole)):
+        with contextlib.suppress(BadRequest):
+            assert apply(wanted, whole[:end])["x"].size
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
+@given(data=st.data())
+@settings(max_examples=40)
+def test_any_damage_to_a_photo_is_read_or_a_bad_request(form, data):
+    damaged = bytearray(small(form))
+    last = len(damaged) - 1
+    for place, byte in data.draw(st.lists(st.tuples(st.integers(0, last), st.integers(0, 255)), max_size=6)):
+        damaged[place] = byte
+    with contextlib.suppress(BadRequest):
+        assert apply(plain(resize=[4, 4]), bytes(damaged))["x"].shape == (1, 3, 4, 4)

@@ -24,11 +24,13 @@ Specs = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 @dataclass(frozen=True)
 class EngineOptions:
     """How an engine is to run: `threads` of its own, on which `device` ("cpu", "cuda", "gpu", "npu",
-    "auto"), at which `precision` its float arithmetic runs ("float32", "float16", "bfloat16")."""
+    "auto"), at which `precision` its float arithmetic runs ("float32", "float16", "bfloat16"). `spin` lets ONNX
+    Runtime's idle threads wait awake: faster with several threads, and a whole machine's power for it."""
 
     threads: int = 1
     device: str = "cpu"
     precision: str = "float32"
+    spin: bool = False
 
 
 def open_model(engine: str, path: Path, options: EngineOptions | None = None) -> Runner:

@@ -24,7 +24,7 @@ DTYPES = {
 
 
 def open_model(path: Path, options: EngineOptions) -> Runner:
-    """A runner over one ONNX Runtime session with `options.threads` threads that do not spin."""
+    """A runner over one ONNX Runtime session with `options.threads` threads, which spin where `options.spin` says."""
     session = _session(path, options)
     names = [output.name for output in session.get_outputs()]
 
@@ -56,7 +56,7 @@ def _session(path: Path, options: EngineOptions) -> Any:
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 4  # what goes wrong is raised, and told once
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spin)))
     try:
         return ort.InferenceSession(str(path), settings, providers=[provider], disabled_optimizers=CRASHING)
     except Exception as error:  # ONNX Runtime's errors share no base class below Exception

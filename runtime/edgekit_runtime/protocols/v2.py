@@ -6,30 +6,36 @@ and written as the tokens NaN, Infinity and -Infinity, as Triton does."""
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from edgekit_runtime.errors import BadRequest
+from edgekit_runtime.limits import Limits
+from edgekit_runtime.protocols import jsons
 from edgekit_runtime.protocols.v2_tensors import (
     DATATYPES,
     NAMES,
+    RAW_ONLY,
+    best,
     datatype_of,
     from_bytes,
     from_list,
     strings,
     to_bytes,
-    to_list,
+    to_json,
+    word,
 )
 from edgekit_runtime.tensors import Array, Feeds, TensorSpec
 
 MAX_RANK = 16
 MAX_ELEMENTS = 2**31 - 1
 MAX_ID = 1000
-MAX_COMMAS = 16_000_000
-MAX_LISTS = 2_000_000
-"""Decoded JSON is many times larger than its text: these two bound the objects before any is made."""
+MAX_MICROSECONDS = 2**53
+KEPT = 64
+KEPT_BYTES = 4096
+"""A client that sends binary tensors says the same JSON each time: so many of so many bytes are kept, read."""
 
 Json = Mapping[str, Any]
 Specs = Sequence[TensorSpec]
@@ -45,104 +51,141 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a client sent: the tensors, the outputs it wants, and the id to give back."""
+class Part:
+    """An input as it was announced; `size` are its bytes behind the JSON, None where it is in the JSON."""
 
-    feeds: Feeds
-    outputs: tuple[Wanted, ...]
-    id: str | None = None
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    size: int | None
 
 
 @dataclass(frozen=True)
-class Reply:
-    """What goes into a reply beside the tensors: who answers, the words of its classes, the reply's parameters."""
+class Call:
+    """What a request says beside its numbers. `timeout` is in seconds."""
 
-    model: str
-    version: str
-    labels: tuple[str, ...] = ()
-    parameters: Json | None = None
+    parts: tuple[Part, ...] = ()
+    outputs: tuple[Wanted, ...] = ()
+    id: str | None = None
+    timeout: float | None = None
 
 
-def read_request(body: bytes, header_length: int | None, inputs: Specs, outputs: Specs) -> Request:
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What this protocol has to know of a served model; made once for each, see `model`."""
+
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+    labels: tuple[str, ...]
+    opening: bytes
+    names: Mapping[str, bytes]
+    calls: dict[bytes, Call] = field(default_factory=dict)
+
+
+def model(name: str, version: str, specs: tuple[Specs, Specs], labels: tuple[str, ...] = ()) -> Model:
+    """The model of that name with `specs` (inputs, outputs); `labels` are the words of its classes."""
+    inputs, outputs = ({spec.name: spec for spec in side} for side in specs)
+    opening = f'{{"model_name":{json.dumps(name)},"model_version":{json.dumps(version)},'.encode()
+    return Model(inputs, outputs, labels, opening, {key: json.dumps(key).encode() for key in outputs})
+
+
+def read_request(
+    body: bytes, header_length: int | None, known: Model, limits: Limits | None = None
+) -> tuple[Feeds, Call]:
     """The request in `body`, whose first `header_length` bytes are JSON: None for all of them, 0 for one raw tensor.
 
     Raises:
         BadRequest: it does not read, or does not fit the model.
+        Exceeded: its JSON is beyond the limits.
     """
     if header_length == 0:
-        return Request(_raw(body, inputs), tuple(Wanted(spec.name, binary=True) for spec in outputs))
-    if header_length is not None and not 0 < header_length <= len(body):
-        raise BadRequest(f"Inference-Header-Content-Length {header_length} is not within the body of {len(body)} bytes")
-    length = len(body) if header_length is None else header_length
-    raw = _json(body[:length])
-    known = raw.get("id")
-    if known is not None and (not isinstance(known, str) or len(known) > MAX_ID):
-        raise BadRequest(f"id must be a string of at most {MAX_ID} characters")
-    if _parameters(raw).get("sequence_id"):
-        raise BadRequest("sequences are not supported here", hint="send the state as an input, without sequence_id")
-    feeds = _feeds(_tensors(raw, "inputs"), memoryview(body)[length:], {spec.name: spec for spec in inputs})
-    return Request(feeds, _wanted(raw, [spec.name for spec in outputs]), known)
+        return _raw(body, known), Call(outputs=tuple([Wanted(name, binary=True) for name in known.outputs]))
+    if header_length is None:
+        return _whole(body, b"", known, limits or LIMITS)
+    if not 0 < header_length <= len(body):
+        raise BadRequest(
+            f"Inference-Header-Content-Length {header_length} is not within the body of {len(body)} bytes",
+            hint="give the number of bytes of the JSON, without the tensors behind it",
+        )
+    text, rest = body[:header_length], memoryview(body)[header_length:]
+    call = known.calls.get(text)
+    if call is None:
+        return _whole(text, rest, known, limits or LIMITS)
+    return _feeds(call, {}, rest), call
 
 
-def write_response(reply: Reply, request: Request, outputs: Mapping[str, Array]) -> tuple[bytes, int | None]:
-    """The body of the reply to `request`, and how many of its bytes are JSON (None: all, nothing is binary)."""
-    tensors, pieces = [], []
-    for wanted in request.outputs:
+LIMITS = Limits()
+
+
+def write_response(
+    known: Model, call: Call, outputs: Mapping[str, Array], parameters: Json | None = None
+) -> tuple[bytes, int | None]:
+    """The body of the reply to `call`, and how many of its bytes are JSON (None: all, nothing is binary)."""
+    tensors, pieces, binary = [], [], False
+    for wanted in call.outputs:
         value = outputs[wanted.name]
         if wanted.classes:
-            value = _best(value, wanted.classes, reply.labels)
-        tensor: dict[str, Any] = {"name": wanted.name, "datatype": datatype_of(value), "shape": list(value.shape)}
+            value = best(value, wanted.classes, known.labels)
+        shape = ",".join(map(str, value.shape)).encode()
+        head = b'{"name":%b,"datatype":"%b","shape":[%b],' % (
+            known.names[wanted.name],
+            datatype_of(value).encode(),
+            shape,
+        )
         if wanted.binary:
+            binary = True
             pieces.append(to_bytes(value))
-            tensor["parameters"] = {"binary_data_size": len(pieces[-1])}
+            tensors.append(b'%b"parameters":{"binary_data_size":%d}}' % (head, len(pieces[-1])))
         else:
-            tensor["data"] = to_list(value)
-        tensors.append(tensor)
-    head: dict[str, Any] = {"model_name": reply.model, "model_version": reply.version, "outputs": tensors}
-    head |= {} if request.id is None else {"id": request.id}
-    head |= {} if reply.parameters is None else {"parameters": reply.parameters}
-    text = json.dumps(head, separators=(",", ":")).encode()
-    return (b"".join([text, *pieces]), len(text)) if any(w.binary for w in request.outputs) else (text, None)
+            tensors.append(b'%b"data":%b}' % (head, to_json(value)))
+    more = b"" if call.id is None else b'"id":%b,' % json.dumps(call.id).encode()
+    if parameters is not None:
+        more += b'"parameters":%b,' % jsons.write(parameters)
+    text = b'%b%b"outputs":[%b]}' % (known.opening, more, b",".join(tensors))
+    return (b"".join([text, *pieces]), len(text)) if binary else (text, None)
 
 
-def metadata(name: str, versions: Sequence[str], platform: str, specs: tuple[Specs, Specs]) -> Json:
-    """What GET /v2/models/NAME answers; -1 is a free size."""
-    sides = [
-        [{"name": s.name, "datatype": NAMES[s.dtype], "shape": [-1 if n is None else n for n in s.shape]} for s in side]
-        for side in specs
-    ]
-    return {"name": name, "versions": list(versions), "platform": platform, "inputs": sides[0], "outputs": sides[1]}
-
-
-def _json(text: bytes) -> Json:
-    if text.count(b",") > MAX_COMMAS or text.count(b"[") + text.count(b"{") > MAX_LISTS:
-        raise BadRequest("too many values for JSON", hint="send binary tensors")
-    try:
-        raw = json.loads(text.decode("utf-8"), object_pairs_hook=_once)
-    except UnicodeDecodeError as error:
-        raise BadRequest(
-            "the body is not UTF-8", hint="with binary data, send Inference-Header-Content-Length"
-        ) from error
-    except RecursionError as error:
-        raise BadRequest("the JSON is nested too deeply") from error
-    except ValueError as error:
-        raise BadRequest(f"the body is not JSON: {str(error)[:100]}") from error
+def _whole(text: bytes, rest: bytes | memoryview, known: Model, limits: Limits) -> tuple[Feeds, Call]:
+    """A request that is seen for the first time."""
+    raw = jsons.read(text, limits)
     if not isinstance(raw, dict):
         raise BadRequest("the body is not a JSON object", hint='send {"inputs": [...]}')
-    return raw
+    tensors = _tensors(raw, "inputs")
+    call = _call(raw, tensors, known)
+    feeds = _feeds(call, {tensor["name"]: tensor.get("data") for tensor in tensors}, memoryview(rest))
+    if len(text) <= KEPT_BYTES and all(part.size is not None for part in call.parts):
+        if len(known.calls) >= KEPT:
+            known.calls.clear()
+        known.calls[text] = call
+    return feeds, call
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise BadRequest("a JSON object has the same key twice")
-    return made
+def _call(raw: Json, tensors: list[Json], known: Model) -> Call:
+    said = raw.get("id")
+    if said is not None and (not isinstance(said, str) or len(said) > MAX_ID):
+        raise BadRequest(f"id must be a string of at most {MAX_ID} characters")
+    parameters = _parameters(raw)
+    if any(parameters.get(key) for key in ("sequence_id", "sequence_start", "sequence_end")):
+        raise BadRequest("sequences are not supported here", hint="send the state as an input, without sequence_id")
+    parts = tuple([_part(tensor, known.inputs) for tensor in tensors])
+    if len(parts) < len(known.inputs):
+        missing = ", ".join(sorted(known.inputs.keys() - {part.name for part in parts}))
+        raise BadRequest(f"missing input {missing}", hint=f"send {_specs(known.inputs)}")
+    return Call(parts, _wanted(raw, parameters, known), said, _timeout(parameters.get("timeout")))
+
+
+def _timeout(value: Any) -> float | None:
+    if value is None:
+        return None
+    if not _count(value) or value > MAX_MICROSECONDS:
+        raise BadRequest(f"timeout must be a number of microseconds, got {str(value)[:40]!r}")
+    return value / 1e6 if value else None
 
 
 def _tensors(raw: Json, side: str) -> list[Json]:
     tensors = raw.get(side)
     if not isinstance(tensors, list) or not all(
-        isinstance(t, dict) and isinstance(t.get("name"), str) for t in tensors
+        isinstance(tensor, dict) and isinstance(tensor.get("name"), str) for tensor in tensors
     ):
         raise BadRequest(f"{side} must be a list of objects, each with a name")
     names = [tensor["name"] for tensor in tensors]
@@ -158,30 +201,39 @@ def _parameters(raw: Json) -> Json:
     return found or {}
 
 
-def _feeds(tensors: list[Json], rest: memoryview, specs: Mapping[str, TensorSpec]) -> Feeds:
+def _part(tensor: Json, specs: Mapping[str, TensorSpec]) -> Part:
+    name = tensor["name"]
+    spec = specs.get(name)
+    if spec is None:
+        raise BadRequest(f"no input {name[:100]!r}", hint=f"send {_specs(specs)}")
+    datatype, shape = _datatype(tensor, spec), _shape(tensor, spec)
+    parameters = _parameters(tensor)
+    if "shared_memory_region" in parameters:
+        raise BadRequest(f"{name}: shared memory is off here", hint="send the data")
+    size = parameters.get("binary_data_size")
+    if (size is None) == ("data" not in tensor):
+        raise BadRequest(f"{name}: needs either data or binary_data_size")
+    if size is not None and not _count(size):
+        raise BadRequest(f"{name}: binary_data_size must be a number of bytes, got {str(size)[:40]!r}")
+    return Part(name, datatype, shape, size)
+
+
+def _feeds(call: Call, data: Json, rest: memoryview) -> Feeds:
     feeds: Feeds = {}
-    for tensor in tensors:
-        name = tensor["name"]
-        if name not in specs:
-            raise BadRequest(f"no input {name[:100]!r}", hint=f"send {', '.join(map(str, specs.values()))}")
-        datatype, shape = _datatype(tensor, specs[name]), _shape(tensor, specs[name])
-        parameters = _parameters(tensor)
-        if "shared_memory_region" in parameters:
-            raise BadRequest(f"{name}: shared memory is not supported here", hint="send the data")
-        size = parameters.get("binary_data_size")
-        if (size is None) == ("data" not in tensor):
-            raise BadRequest(f"{name}: needs either data or binary_data_size")
-        if size is None:
-            feeds[name] = from_list(tensor["data"], datatype, shape, name)
+    at = 0
+    for part in call.parts:
+        if part.size is None:
+            feeds[part.name] = from_list(data[part.name], part.datatype, part.shape, part.name)
             continue
-        if not _count(size) or size > len(rest):
+        if part.size > len(rest) - at:
             raise BadRequest(
-                f"{name}: binary_data_size {size!r} with {len(rest)} bytes left after the JSON",
+                f"{part.name}: binary_data_size {part.size} with {len(rest) - at} bytes left after the JSON",
                 hint="send Inference-Header-Content-Length and all the bytes",
             )
-        feeds[name], rest = from_bytes(rest[:size], datatype, shape, name), rest[size:]
-    if len(rest):
-        raise BadRequest(f"{len(rest)} bytes are left over after the last tensor")
+        feeds[part.name] = from_bytes(rest[at : at + part.size], part.datatype, part.shape, part.name)
+        at += part.size
+    if at < len(rest):
+        raise BadRequest(f"{len(rest) - at} bytes are left over after the last tensor")
     return feeds
 
 
@@ -197,7 +249,7 @@ def _datatype(tensor: Json, spec: TensorSpec) -> str:
 def _shape(tensor: Json, spec: TensorSpec) -> tuple[int, ...]:
     shape = tensor.get("shape")
     if not isinstance(shape, list) or len(shape) > MAX_RANK or not all(map(_count, shape)):
-        raise BadRequest(f"{spec.name}: shape must be a list of sizes")
+        raise BadRequest(f"{spec.name}: shape must be a list of sizes", hint=f"the model takes {spec}")
     if math.prod(n for n in shape if n) > MAX_ELEMENTS:
         raise BadRequest(f"{spec.name}: the shape has too many elements")
     if not spec.accepts(shape):
@@ -209,32 +261,45 @@ def _count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _raw(body: bytes, inputs: Specs) -> Feeds:
+def _specs(specs: Mapping[str, TensorSpec]) -> str:
+    return ", ".join(map(str, specs.values()))
+
+
+def _raw(body: bytes, known: Model) -> Feeds:
     """The one input of a body that is nothing but its bytes; its one free size follows from their number."""
-    spec = inputs[0]
-    if len(inputs) != 1 or spec.dtype not in NAMES or spec.shape.count(None) > 1:
+    spec = next(iter(known.inputs.values()))
+    free = spec.shape.count(None)
+    if len(known.inputs) != 1 or spec.dtype not in NAMES or (free > 1 and spec.dtype != "object"):
         raise BadRequest("a raw body does not tell the inputs of this model", hint="send JSON with binary tensors")
     if spec.dtype == "object":
-        return {spec.name: strings([body.decode("utf-8", "replace")], (1,), spec.name)}
+        return {spec.name: strings([word(body)], tuple(1 if n is None else n for n in spec.shape), spec.name)}
     row = math.prod(n for n in spec.shape if n is not None) * np.dtype(spec.dtype).itemsize
     shape = tuple(len(body) // max(row, 1) if n is None else n for n in spec.shape)
     return {spec.name: from_bytes(memoryview(body), NAMES[spec.dtype], shape, spec.name)}
 
 
-def _wanted(raw: Json, names: list[str]) -> tuple[Wanted, ...]:
-    binary = _flag(_parameters(raw), "binary_data_output", False)
-    if not raw.get("outputs"):
-        return tuple(Wanted(name, binary) for name in names)
-    asked = []
-    for output in _tensors(raw, "outputs"):
-        name, parameters = output["name"], _parameters(output)
-        if name not in names:
-            raise BadRequest(f"no output {name[:100]!r}", hint=f"the model gives {', '.join(names)}")
-        classes = parameters.get("classification", 0)
-        if not _count(classes) or "shared_memory_region" in parameters:
-            raise BadRequest(f"{name}: parameters that are not supported here")
-        asked.append(Wanted(name, _flag(parameters, "binary_data", binary), classes))
+def _wanted(raw: Json, parameters: Json, known: Model) -> tuple[Wanted, ...]:
+    binary = _flag(parameters, "binary_data_output", False)
+    if raw.get("outputs") in (None, []):
+        asked = [Wanted(name, binary) for name in known.outputs]
+    else:
+        asked = [_output(output, binary, known) for output in _tensors(raw, "outputs")]
+    for wanted in asked:
+        if not wanted.binary and NAMES.get(known.outputs[wanted.name].dtype) in RAW_ONLY:
+            raise BadRequest(f"{wanted.name}: its type has no JSON", hint='ask for it with "binary_data": true')
     return tuple(asked)
+
+
+def _output(output: Json, binary: bool, known: Model) -> Wanted:
+    name, parameters = output["name"], _parameters(output)
+    if name not in known.outputs:
+        raise BadRequest(f"no output {name[:100]!r}", hint=f"the model gives {', '.join(known.outputs)}")
+    if "shared_memory_region" in parameters:
+        raise BadRequest(f"{name}: shared memory is off here", hint="take the data from the reply")
+    classes = parameters.get("classification", 0)
+    if not _count(classes):
+        raise BadRequest(f"{name}: classification must be a number of classes, got {str(classes)[:40]!r}")
+    return Wanted(name, _flag(parameters, "binary_data", binary), classes)
 
 
 def _flag(parameters: Json, key: str, default: bool) -> bool:
@@ -242,16 +307,3 @@ def _flag(parameters: Json, key: str, default: bool) -> bool:
     if not isinstance(value, bool):
         raise BadRequest(f"{key} must be true or false")
     return value
-
-
-def _best(value: Array, classes: int, labels: Sequence[str]) -> Array:
-    """Triton's classification: the best of each row as "score:index:label"."""
-    if value.dtype.kind not in "fiu" or value.ndim == 0 or value.size == 0:
-        raise BadRequest("classification needs an output of numbers")
-    rows = value.reshape(value.shape[0], -1) if value.ndim > 1 else value[None]
-    named = len(labels) == rows.shape[1]
-    words = [
-        [f"{row[i]:f}:{i}" + (f":{labels[i]}" if named else "") for i in np.argsort(-row, kind="stable")[:classes]]
-        for row in rows.astype(np.float64)
-    ]
-    return np.array(words if value.ndim > 1 else words[0], dtype=object)

@@ -1,0 +1,251 @@
+"""The gRPC edge: calls to methods, errors to statuses; tokens, deadlines, limits. Needs the extra [grpc].
+
+Refuses callers without the right token, admin methods where they are not offered, messages beyond the limits, and an
+address that another server has."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from importlib import import_module
+from typing import Any, NoReturn
+
+import grpc
+
+from edgekit_runtime.addresses import bind_unix, parse_address
+from edgekit_runtime.counters import Counters
+from edgekit_runtime.errors import (
+    BadRequest,
+    Busy,
+    EdgeKitError,
+    Exceeded,
+    Forbidden,
+    Late,
+    NotFound,
+    NotOffered,
+    Unauthenticated,
+    Unsupported,
+)
+from edgekit_runtime.inferring import HEAVY
+from edgekit_runtime.limits import Limits
+from edgekit_runtime.messages import read
+from edgekit_runtime.rpc import MODULES, Context, Method, health
+from edgekit_runtime.service import Service
+from edgekit_runtime.tls import Pem
+
+log = logging.getLogger("edgekit_runtime.grpc")
+
+Allow = Callable[[str | bytes | None, str], None]
+"""Given an authorization header and a scope; raises Unauthenticated or Forbidden."""
+
+STATUSES: dict[type[EdgeKitError], tuple[str, str]] = {
+    NotFound: ("NOT_FOUND", "not_found"),
+    BadRequest: ("INVALID_ARGUMENT", "bad_request"),
+    Unsupported: ("INVALID_ARGUMENT", "unsupported"),
+    NotOffered: ("UNIMPLEMENTED", "not_offered"),
+    Unauthenticated: ("UNAUTHENTICATED", "unauthenticated"),
+    Forbidden: ("PERMISSION_DENIED", "forbidden"),
+    Busy: ("UNAVAILABLE", "busy"),
+    Late: ("DEADLINE_EXCEEDED", "late"),
+}
+"""An error's status, and the word under which it is counted."""
+STREAMS = 128
+"""Calls at once on one connection."""
+PING_SECONDS = 60
+LONGEST_DETAILS = 1000
+
+
+class Running:
+    """An open listener."""
+
+    def __init__(self, server: Any, stopping: asyncio.Event) -> None:
+        self._server, self._stopping = server, stopping
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Take no more calls; end those under way when they are answered, or after `grace` seconds."""
+        self._stopping.set()
+        await self._server.stop(grace)
+
+
+async def start(
+    service: Service,
+    address: str,
+    counters: Counters,
+    allow: Allow | None = None,
+    pem: Pem | None = None,
+    admin: bool = False,
+) -> tuple[Running, int]:
+    """Listen on `address` (HOST:PORT or unix:PATH); the listener, and its port (0 for a Unix socket).
+
+    `allow` checks tokens, None asks for none; `pem` makes it TLS; `admin` offers the admin methods.
+
+    Raises:
+        EdgeKitError: the address cannot be had.
+    """
+    limits = service.policy.limits
+    stopping = asyncio.Event()
+    desk = _Desk(service, counters, allow, admin, stopping)
+    server = grpc.aio.server(options=_options(limits), maximum_concurrent_rpcs=limits.connections)
+    server.add_generic_rpc_handlers(desk.handlers())
+    port = _bind(server, address, pem)
+    await server.start()
+    return Running(server, stopping), port
+
+
+class _Desk:
+    """Answers the calls of one listener."""
+
+    def __init__(
+        self, service: Service, counters: Counters, allow: Allow | None, admin: bool, stopping: asyncio.Event
+    ) -> None:
+        self.service, self.counters, self.allow, self.admin, self.stopping = service, counters, allow, admin, stopping
+        self.limits = service.policy.limits
+
+    def handlers(self) -> list[Any]:
+        """gRPC's handlers for all methods: they get and give bytes, so that reading is ours."""
+        methods = [method for name in MODULES for method in import_module(name).METHODS]
+        services = {method.path.split("/")[1] for method in methods}
+        methods += health.methods(services)
+        made: dict[str, dict[str, Any]] = {}
+        for method in methods:
+            _, name, call = method.path.split("/")
+            one = (
+                grpc.unary_unary_rpc_method_handler(self._unary(method))
+                if method.answer is not None
+                else grpc.stream_stream_rpc_method_handler(self._stream(method))
+            )
+            made.setdefault(name, {})[call] = one
+        return [grpc.method_handlers_generic_handler(name, calls) for name, calls in made.items()]
+
+    def _unary(self, method: Method) -> Callable[[bytes, Any], Any]:
+        answer, kind = method.answer, method.request
+        assert answer is not None
+
+        async def call(data: bytes, context: Any) -> bytes:
+            try:
+                known = self._admit(method, context)
+                reply = await answer(self.service, await self._read(kind, data), known)
+                packed: bytes = reply.SerializeToString()
+            except EdgeKitError as error:
+                await self._refuse(context, error)
+            except Exception as error:  # the edge: a bug is told to the log, and the server lives on
+                await self._fail(context, error)
+            self.counters.add("edgekit_grpc_requests_total", "OK")
+            return packed
+
+        return call
+
+    def _stream(self, method: Method) -> Callable[[Any, Any], AsyncIterator[bytes]]:
+        stream, kind = method.stream, method.request
+        assert stream is not None
+
+        async def messages(coming: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+            async for data in coming:
+                yield await self._read(kind, data)
+
+        async def call(coming: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+            try:
+                known = self._admit(method, context)
+                async for reply in stream(self.service, messages(coming), known):
+                    yield reply.SerializeToString()
+            except EdgeKitError as error:
+                await self._refuse(context, error)
+            except Exception as error:  # the edge: a bug is told to the log, and the server lives on
+                await self._fail(context, error)
+            self.counters.add("edgekit_grpc_requests_total", "OK")
+
+        return call
+
+    def _admit(self, method: Method, context: Any) -> Context:
+        metadata = dict(context.invocation_metadata())
+        header = metadata.get("authorization")
+
+        def allow(scope: str) -> None:
+            if scope == "admin" and not self.admin:
+                raise Forbidden("this is switched off here", hint="serve with --admin-grpc ADDRESS and ask there")
+            if self.allow is not None:
+                self.allow(header, scope)
+
+        if method.scope != "open":
+            allow(method.scope)
+        timeout = self.limits.deadline or None
+        left = context.time_remaining()
+        if left is not None and method.answer is not None:
+            timeout = left if timeout is None else min(left, timeout)
+        return Context(timeout, metadata, allow, self.stopping)
+
+    async def _read(self, kind: type[Any], data: bytes) -> Any:
+        if len(data) > HEAVY:
+            return await asyncio.to_thread(read, kind, data, self.limits.body)
+        return read(kind, data, self.limits.body)
+
+    async def _refuse(self, context: Any, error: EdgeKitError) -> NoReturn:
+        status, reason = _status(error)
+        self.counters.add("edgekit_refused_total", reason)
+        details = f"{error.what}; {error.hint}" if error.hint else error.what
+        trailers = (("retry-after", str(error.retry_after)),) if isinstance(error, Busy) else ()
+        await self._abort(context, status, details, trailers)
+
+    async def _fail(self, context: Any, error: Exception) -> NoReturn:
+        if isinstance(error, grpc.aio.AbortError):
+            raise error
+        log.error("unexpected error", exc_info=error)
+        self.counters.add("edgekit_refused_total", "bug")
+        await self._abort(context, "INTERNAL", "internal error; look into the server's log")
+
+    async def _abort(self, context: Any, status: str, details: str, trailers: Any = ()) -> NoReturn:
+        self.counters.add("edgekit_grpc_requests_total", status)
+        await context.abort(getattr(grpc.StatusCode, status), details[:LONGEST_DETAILS], trailers)
+        raise AssertionError("abort() raises")
+
+
+def _status(error: EdgeKitError) -> tuple[str, str]:
+    if isinstance(error, Exceeded):
+        return "RESOURCE_EXHAUSTED", error.limit
+    for kind, found in STATUSES.items():
+        if isinstance(error, kind):
+            return found
+    return "INTERNAL", "other"
+
+
+def _options(limits: Limits) -> list[tuple[str, int]]:
+    """Every limit that gRPC itself holds. Messages are measured unpacked; a peer that is gone is found by pings."""
+    return [
+        ("grpc.max_receive_message_length", limits.body),
+        ("grpc.max_metadata_size", limits.header_bytes),
+        ("grpc.absolute_max_metadata_size", limits.header_bytes),
+        ("grpc.max_concurrent_streams", STREAMS),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
+        ("grpc.server_handshake_timeout_ms", round(limits.header_seconds * 1000)),
+        ("grpc.max_connection_idle_ms", round(limits.idle_seconds * 1000)),
+        ("grpc.keepalive_time_ms", PING_SECONDS * 1000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+def _bind(server: Any, address: str, pem: Pem | None) -> int:
+    path = parse_address(address).path
+    try:
+        if path is None:
+            return _add(server, address, pem)
+        bind_unix(path).close()  # refuses a path that somebody listens on: gRPC itself takes it from them
+        before = os.umask(0o117)  # the socket's mode has to be right from its first moment on
+        try:
+            _add(server, address, pem)
+        finally:
+            os.umask(before)
+        return 0
+    except RuntimeError as error:
+        raise EdgeKitError(f"cannot listen on {address}", hint="choose another address or port") from error
+
+
+def _add(server: Any, address: str, pem: Pem | None) -> int:
+    if pem is None:
+        port: int = server.add_insecure_port(address)
+        return port
+    mutual = pem.client_ca is not None
+    credentials = grpc.ssl_server_credentials([(pem.key, pem.cert)], pem.client_ca, mutual)
+    secured: int = server.add_secure_port(address, credentials)
+    return secured

@@ -1,0 +1,147 @@
+"""What a systemd service is denied, as lines of a unit: all that inference does not need.
+
+Refuses words that a unit cannot hold. Each exception has its reason in the unit's own comments."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit_runtime.errors import EdgeKitError
+
+ACCELERATORS = {
+    "gpu": ("char-drm rw", "/dev/nvidiactl rw", "char-nvidia-frontend rw", "char-nvidia-uvm rw"),
+    "cuda": ("char-drm rw", "char-nvidia-frontend rw", "char-nvidia-uvm rw", "char-nvhost rw", "char-nvmap rw"),
+    "npu": ("char-drm rw", "char-accel rw"),
+}
+"""By the device of a manifest: what its driver opens."""
+GROUPS = ("render", "video")
+NEAR = ["IPAddressDeny=any", "IPAddressAllow=localhost"]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What must stay open. `opens` says whether it opens TCP sockets itself, `far` whether other machines reach it;
+    `bound` are the paths to show in places that are hidden, `runtime` the folders below /run for its sockets."""
+
+    name: str
+    user: bool
+    opens: bool
+    far: bool
+    low_port: bool
+    runtime: tuple[str, ...]
+    bound: tuple[Path, ...]
+    python_path: Path | None
+    devices: frozenset[str]
+    makes_code: bool
+
+
+def hardened(needs: Needs) -> list[str]:
+    """The lines of the [Service] section."""
+    lines = [*_everywhere(needs), ""]
+    if needs.user:
+        return [
+            *lines,
+            "# A user's own systemd cannot change users or hide files without help: use the system's for more.",
+        ]
+    return [*lines, *_files(needs), "", *_rest(needs)]
+
+
+def path_word(text: str) -> str:
+    """A word of a list in a unit: quoted where it must be (a bare colon parts the paths of a bind as well), with
+    nothing left for systemd to fill in but `$`."""
+    if not text or not text.isprintable() or "\\" in text:
+        raise EdgeKitError(f"{text!r} cannot stand in a systemd unit", hint="use a path without such characters")
+    word = text.replace("%", "%%")
+    plain = all(c.isalnum() or c in "/._-+=,@%$" for c in word)
+    return word if plain else '"' + word.replace('"', '\\"') + '"'
+
+
+def _everywhere(needs: Needs) -> list[str]:
+    """What a user's own systemd can deny as well."""
+    return [
+        f"StateDirectory={needs.name}",
+        f"WorkingDirectory=%S/{needs.name}",
+        "UMask=0077",
+        "NoNewPrivileges=yes",
+        "SystemCallArchitectures=native",
+        "SystemCallFilter=@system-service",
+        "SystemCallFilter=~@privileged @resources",
+        "SystemCallErrorNumber=EPERM",
+        f"RestrictAddressFamilies=AF_UNIX{' AF_INET AF_INET6' if needs.opens else ''}",
+        "RestrictNamespaces=yes",
+        "RestrictRealtime=yes",
+        "RestrictSUIDSGID=yes",
+        "LockPersonality=yes",
+        *_code(needs),
+    ]
+
+
+def _code(needs: Needs) -> list[str]:
+    if needs.devices:
+        return ["# The drivers of accelerators make machine code while they run.", "MemoryDenyWriteExecute=no"]
+    if needs.makes_code:
+        return ["# OpenVINO makes machine code while it opens a model.", "MemoryDenyWriteExecute=no"]
+    return ["MemoryDenyWriteExecute=yes"]
+
+
+def _files(needs: Needs) -> list[str]:
+    lines = ["DynamicUser=yes", "StateDirectoryMode=0700"]
+    made = [name for name in needs.runtime if name]
+    if made:
+        lines += [f"RuntimeDirectory={' '.join(map(path_word, made))}", "RuntimeDirectoryMode=0755"]
+    lines += ["ProtectSystem=strict", f"ProtectHome={'tmpfs' if needs.bound else 'yes'}", "PrivateTmp=yes"]
+    lines += [f"BindReadOnlyPaths={path_word(str(path))}" for path in needs.bound]
+    if needs.python_path is not None:
+        lines.append("Environment=" + path_word(f"PYTHONPATH={needs.python_path}"))
+    return lines
+
+
+def _rest(needs: Needs) -> list[str]:
+    return [
+        *_devices(needs.devices),
+        *_privileges(needs.low_port),
+        "ProtectKernelTunables=yes",
+        "ProtectKernelModules=yes",
+        "ProtectKernelLogs=yes",
+        "ProtectControlGroups=yes",
+        "ProtectClock=yes",
+        "ProtectHostname=yes",
+        "ProtectProc=invisible",
+        "# Engines read /proc/cpuinfo to choose their kernels.",
+        "ProcSubset=all",
+        "PrivateMounts=yes",
+        "KeyringMode=private",
+        "RemoveIPC=yes",
+        *([] if needs.opens else ["PrivateNetwork=yes"]),
+        *([] if needs.far else NEAR),
+    ]
+
+
+def _devices(devices: frozenset[str]) -> list[str]:
+    if not devices:
+        return ["PrivateDevices=yes"]
+    nodes = sorted({node for device in devices for node in ACCELERATORS.get(device, sum(ACCELERATORS.values(), ()))})
+    groups = [name for name in GROUPS if _is_group(name)]
+    lines = ["# The accelerator's own devices, and no other.", "DevicePolicy=closed"]
+    lines += [f"DeviceAllow={node}" for node in nodes]
+    return [*lines, *([f"SupplementaryGroups={' '.join(groups)}"] if groups else [])]
+
+
+def _privileges(low_port: bool) -> list[str]:
+    if low_port:
+        right = "CAP_NET_BIND_SERVICE"
+        return [
+            "# A port below 1024; `--socket` needs no such right.",
+            f"CapabilityBoundingSet={right}",
+            f"AmbientCapabilities={right}",
+        ]
+    return ["PrivateUsers=yes", "CapabilityBoundingSet=", "AmbientCapabilities="]
+
+
+def _is_group(name: str) -> bool:
+    import grp
+
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True

@@ -1,0 +1,438 @@
+"""HTTP/1.1 on a socket: bytes to `Request`, `Response` to bytes, within every limit. Knows no models and no routes.
+
+Refuses what is no HTTP, what is too large, too much or too slow, each with its status; never holds more than it may."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import cast
+from urllib.parse import unquote_to_bytes
+
+from edgekit_runtime.counters import Counters
+from edgekit_runtime.exchange import Refused, Request, Response
+from edgekit_runtime.limits import Limits
+from edgekit_runtime.parsing import Malformed, Parser, make_parser
+
+PIPELINED = 32
+"""Requests that may be read ahead of the answer under way."""
+AHEAD = 65_536
+"""Bytes that are kept unread while an answer is under way; then the socket is left alone."""
+JOINED = 65_536
+"""Bodies up to this size go out in one write with their head."""
+LINGER_SECONDS = 5.0
+LINGER_BYTES = 64 * 2**20
+"""After a refusal the rest of the body is taken and thrown away, within these bounds: a client that is still
+sending would not see the answer."""
+GRACE_SECONDS = 0.5
+"""How long after a client closed its side an answer may still come; then it is given up."""
+WRITE_SECONDS = 30.0
+SWEEP_SECONDS = 0.5
+REASONS = {
+    100: "Continue", 200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
+    405: "Method Not Allowed", 408: "Request Timeout", 411: "Length Required", 413: "Content Too Large",
+    414: "URI Too Long", 415: "Unsupported Media Type", 417: "Expectation Failed", 429: "Too Many Requests",
+    431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented",
+    503: "Service Unavailable", 504: "Gateway Timeout", 505: "HTTP Version Not Supported",
+}  # fmt: skip
+HEADS = {code: f"HTTP/1.1 {code} {reason}\r\n".encode() for code, reason in REASONS.items()}
+ONCE = (b"host", b"content-length", b"authorization", b"content-type", b"content-encoding", b"transfer-encoding",
+        b"inference-header-content-length")  # fmt: skip
+"""Headers that may not come twice: two readers could take them differently."""
+
+UNNAMED = b"HTTP/1.1 500 Internal Server Error\r\n"
+IDLE, HEAD, BODY = "nothing", "head", "body"
+
+Answer = Response | Awaitable[Response]
+
+
+@dataclass(slots=True)
+class Edge:
+    """What all connections of one listener share.
+
+    `begin` is asked when the head of a request is there, before its body: it raises what refuses it, and gives
+    who will answer the whole. `refuse` turns any exception into an answer.
+    """
+
+    begin: Callable[[Request], Callable[[Request], Answer]]
+    refuse: Callable[[BaseException], Response]
+    limits: Limits
+    counters: Counters
+    connections: set["Connection"] = field(default_factory=set)
+    addresses: dict[str, int] = field(default_factory=dict)
+    buffered: int = 0
+    date: bytes = b""
+    now: float = 0.0
+    closing: bool = False
+
+    def protocol(self) -> "Connection":
+        """A new connection's."""
+        return Connection(self)
+
+    async def sweep(self) -> None:
+        """Close what is overdue, until cancelled: one timer for all connections."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self.tick(loop.time())
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    def tick(self, now: float) -> None:
+        """One round of `sweep`."""
+        self.now = now
+        self.date = f"date: {formatdate(time.time(), usegmt=True)}\r\n".encode()
+        for connection in [one for one in self.connections if one.deadline < now]:
+            connection.overdue()
+
+    async def close(self, seconds: float) -> None:
+        """End idle connections now, the others after their answer or `seconds`."""
+        self.closing = True
+        for connection in list(self.connections):
+            connection.leave()
+        end = asyncio.get_running_loop().time() + seconds
+        while self.connections and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.02)
+        for connection in list(self.connections):
+            connection.abort()
+
+
+class Connection(asyncio.Protocol):
+    """One client. `_stage` is what it is waited for: nothing, the rest of a head or body, or our own answer."""
+
+    def __init__(self, edge: Edge) -> None:
+        self.edge = edge
+        self.deadline = 0.0
+        self._transport = cast(asyncio.Transport, None)
+        self._parser: Parser = make_parser(self)
+        self._address = ""
+        self._stage = IDLE
+        self._ready: deque[_Turn] = deque()
+        self._task: asyncio.Task[Response] | None = None
+        self._ahead = bytearray()
+        self._paused = self._stuck = self._last = False
+        self._deaf = 0
+        self._fresh()
+
+    def _fresh(self) -> None:
+        self._url = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._count = self._bytes = self._chunks = self._size = 0
+        self._pieces: list[bytes] = []
+        self._turn: _Turn | None = None
+
+    # the transport's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        edge, limits = self.edge, self.edge.limits
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self._address = peer[0] if isinstance(peer, tuple) else ""
+        edge.connections.add(self)
+        edge.addresses[self._address] = edge.addresses.get(self._address, 0) + 1
+        edge.counters.add("edgekit_connections_total")
+        self.deadline = edge.now + limits.header_seconds
+        over = "connections" if len(edge.connections) > limits.connections else ""
+        if self._address and edge.addresses[self._address] > limits.per_address:
+            over = "connections_per_address"
+        if over:
+            self._last, self._deaf = True, LINGER_BYTES
+            refusal = Refused(503, "too many connections", "try again later", [(b"retry-after", b"1")], over)
+            self._send(edge.refuse(refusal), None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        edge = self.edge
+        edge.connections.discard(self)
+        left = edge.addresses.get(self._address, 1) - 1
+        if left:
+            edge.addresses[self._address] = left
+        else:
+            edge.addresses.pop(self._address, None)
+        self._forget()
+        for turn in self._ready:
+            edge.buffered -= len(turn.request.body)
+        edge.counters.add("edgekit_clients_gone_total", count=len(self._ready) + (self._stage in (HEAD, BODY)))
+        self._ready.clear()
+        self._stage = IDLE
+        if self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            self._deaf -= len(data)
+            if self._deaf <= 0:
+                self.abort()
+        elif self._task is not None:
+            self._ahead += data
+            if len(self._ahead) > AHEAD and not self._paused:
+                self._paused = True
+                self._transport.pause_reading()
+        else:
+            self._feed(data)
+
+    def eof_received(self) -> bool:
+        if self._task is None or self._transport.get_extra_info("sslcontext") is not None:
+            return False
+        self._last = True
+        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._give_up, self._task)
+        return True
+
+    def pause_writing(self) -> None:
+        self._stuck = True
+        self.deadline = self.edge.now + WRITE_SECONDS
+
+    def resume_writing(self) -> None:
+        self._stuck = False
+        self.deadline = self.edge.now + self.edge.limits.idle_seconds
+
+    # the parser's calls
+
+    def begun(self) -> None:
+        self._fresh()
+        self._stage = HEAD
+        self.edge.counters.add("edgekit_http_requests_begun_total")
+        self.deadline = self.edge.now + self.edge.limits.header_seconds
+
+    def target(self, piece: bytes) -> None:
+        self._url += piece
+        if len(self._url) > self.edge.limits.url:
+            raise Refused(414, "the URL is too long", f"use at most {self.edge.limits.url} bytes", limit="url")
+
+    def header(self, name: bytes, value: bytes) -> None:
+        limits = self.edge.limits
+        self._count += 1
+        self._bytes += len(name) + len(value)
+        if self._count > limits.headers or self._bytes > limits.header_bytes:
+            raise Refused(431, "too many headers, or too long ones", "send fewer", limit="headers")
+        known = self._headers.get(name)
+        if known is not None and name in ONCE:
+            raise Refused(400, f"the header {name.decode()} comes twice", "send it once")
+        self._headers[name] = value if known is None else known + b", " + value
+
+    def headed(self, verb: str, version: str, keep_alive: bool) -> None:
+        headers = self._headers
+        if version not in ("1.1", "1.0"):
+            raise Refused(505, "this version of HTTP is not spoken here", "use HTTP/1.1")
+        if version == "1.1" and b"host" not in headers:
+            raise Refused(400, "a request of HTTP/1.1 needs a Host header")
+        path, _, query = self._url.partition(b"?")
+        request = Request(verb, _decoded(path), query.decode("latin-1"), headers)
+        self._turn = _Turn(request, keep_alive, version == "1.0")
+        self._stage = BODY
+        self.deadline = self.edge.now + self.edge.limits.body_seconds
+        expect = headers.get(b"expect")
+        length = int(headers.get(b"content-length", b"0"))
+        try:
+            if expect is not None and expect.lower() != b"100-continue":
+                raise Refused(417, "this expectation is not met", "leave Expect out")
+            self._turn.answer = self.edge.begin(request)
+            self._announced(length)
+        except Exception as error:  # whatever refuses the head: a body that is not too long is let pass first
+            if expect is not None or length > self.edge.limits.body + LINGER_BYTES:
+                raise
+            self._turn.answer = self.edge.refuse(error)
+        if expect is not None and version == "1.1" and (length or b"transfer-encoding" in headers):
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def chunk(self) -> None:
+        self._chunks += 1
+        if self._chunks > self.edge.limits.chunks:
+            raise Refused(413, "the body comes in too many chunks", "send larger ones", limit="chunks")
+
+    def body(self, piece: bytes) -> None:
+        edge, turn = self.edge, self._turn
+        if turn is None or isinstance(turn.answer, Response):
+            self._bytes += len(piece)
+            if self._bytes > edge.limits.body + LINGER_BYTES:
+                self.abort()
+            return
+        self._size += len(piece)
+        edge.buffered += len(piece)
+        if self._size > edge.limits.body:
+            raise _too_large(edge.limits)
+        if edge.buffered > edge.limits.buffered:
+            raise _full()
+        self._pieces.append(piece)
+
+    def ended(self) -> None:
+        turn = self._turn
+        assert turn is not None
+        pieces = self._pieces
+        turn.request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._fresh()
+        self._stage = IDLE
+        self.deadline = float("inf")
+        if self._task is None and not self._ready:
+            self._answer(turn)
+        elif len(self._ready) < PIPELINED:
+            self._ready.append(turn)
+        else:
+            self.edge.buffered -= len(turn.request.body)
+            raise Refused(503, "too many requests at once on one connection", "wait for answers", limit="pipelined")
+
+    # answering
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self._parser.feed(data)
+        except Malformed:
+            self._refuse(Refused(400, "this is no HTTP request that can be read", limit="malformed"))
+        except Exception as error:  # what the calls above raise, and bugs: the edge knows what to say
+            self._refuse(error)
+
+    def _refuse(self, error: BaseException) -> None:
+        """The last answer on this connection: what follows can not be told from what was refused."""
+        if self._deaf:
+            return
+        self._forget()
+        self._fresh()
+        self._stage, self._deaf = IDLE, LINGER_BYTES
+        turn = _Turn(Request("", ""), False, False, self.edge.refuse(error))
+        if self._task is None and not self._ready:
+            self._answer(turn)
+        else:
+            self._ready.append(turn)
+
+    def _answer(self, turn: "_Turn") -> None:
+        if not turn.keep:
+            self._last = True
+        target = turn.answer
+        assert target is not None
+        answer: Answer
+        if isinstance(target, Response):
+            answer = target
+        else:
+            try:
+                answer = target(turn.request)
+            except Exception as error:  # as the edge says: an EdgeKitError is the client's, anything else a bug
+                answer = self.edge.refuse(error)
+        if isinstance(answer, Response):
+            self._send(answer, turn)
+            return
+        self._task = asyncio.ensure_future(answer)
+        self._task.add_done_callback(lambda task: self._done(task, turn))
+
+    def _done(self, task: "asyncio.Future[Response]", turn: "_Turn") -> None:
+        self._task = None
+        if task.cancelled():
+            self.edge.buffered -= len(turn.request.body)
+            self.edge.counters.add("edgekit_clients_gone_total")
+            self.abort()
+            return
+        error = task.exception()
+        self._send(task.result() if error is None else self.edge.refuse(error), turn)
+        while self._task is None and self._ready:
+            self._answer(self._ready.popleft())
+        if self._task is not None:
+            return
+        if self._ahead and not self._deaf and not self._last:
+            data, self._ahead = bytes(self._ahead), bytearray()
+            self._feed(data)
+        if self._paused and self._task is None and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _send(self, response: Response, turn: "_Turn | None") -> None:
+        edge, transport, body = self.edge, self._transport, response.body
+        if turn is not None:
+            edge.buffered -= len(turn.request.body)
+        if transport.is_closing():
+            edge.counters.add("edgekit_clients_gone_total")
+            return
+        edge.counters.add("edgekit_http_requests_total", str(response.status))
+        last = self._last or edge.closing
+        head = [HEADS.get(response.status, UNNAMED), edge.date, b"content-length: %d\r\n" % len(body)]
+        for pair in response.headers:
+            head.append(b"%s: %s\r\n" % pair)
+        if last:
+            head.append(b"connection: close\r\n")
+        elif turn is not None and turn.old:
+            head.append(b"connection: keep-alive\r\n")
+        head.append(b"\r\n")
+        if turn is not None and turn.request.verb == "HEAD":
+            body = b""
+        if len(body) <= JOINED:
+            head.append(body)
+            transport.write(b"".join(head))
+        else:
+            transport.write(b"".join(head))
+            transport.write(body)
+        if last and not self._ready:
+            self._finish()
+        elif not self._stuck:
+            self.deadline = edge.now + edge.limits.idle_seconds
+
+    def _finish(self) -> None:
+        """All is said. A client that is still sending is heard out for a while: else it would not see our answer."""
+        self._last = True
+        if self._deaf and self._transport.can_write_eof():
+            self._transport.write_eof()
+            self.deadline = self.edge.now + LINGER_SECONDS
+        else:
+            self._transport.close()
+
+    def _forget(self) -> None:
+        self.edge.buffered -= self._size
+        self._size = 0
+        self._pieces = []
+
+    def _announced(self, length: int) -> None:
+        limits = self.edge.limits
+        if length > limits.body:
+            raise _too_large(limits)
+        if self.edge.buffered + length > limits.buffered:
+            raise _full()
+
+    # ending
+
+    def overdue(self) -> None:
+        """The deadline is over: a word to who sends too slowly, an end for who is idle or does not read."""
+        if self._deaf or self._stuck:
+            self.abort()
+        elif self._stage == IDLE:
+            self.leave()
+        else:
+            limits, slow = self.edge.limits, self._stage
+            seconds = limits.header_seconds if slow == HEAD else limits.body_seconds
+            said = f"the {slow} did not come within {seconds:g} seconds"
+            self._refuse(Refused(408, said, "send it faster", limit=f"{slow}_seconds"))
+
+    def leave(self) -> None:
+        """Close now if nothing is under way; else after the answer."""
+        if self._task is None and not self._ready and self._stage == IDLE:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    def _give_up(self, task: "asyncio.Future[Response]") -> None:
+        if task is self._task:
+            task.cancel()
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A request on its way: who answers it (or the answer), whether the connection stays, whether it is HTTP/1.0."""
+
+    request: Request
+    keep: bool
+    old: bool
+    answer: Callable[[Request], Answer] | Response | None = None
+
+
+def _decoded(path: bytes) -> str:
+    text = unquote_to_bytes(path) if b"%" in path else path
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Refused(400, "the path is not UTF-8") from None
+
+
+def _too_large(limits: Limits) -> Refused:
+    return Refused(413, f"the body is larger than {limits.body} bytes", "send less at once", limit="body")
+
+
+def _full() -> Refused:
+    retry = [(b"retry-after", b"1")]
+    return Refused(503, "too many bytes are under way", "try again in a second", retry, limit="buffered")

@@ -1,0 +1,94 @@
+"""One inference from a protocol's request to its reply: read, run, write, count. For every protocol and edge.
+
+Refuses what the protocol, the lane or the model refuses; every request is counted as answered or failed."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from edgekit_runtime.errors import BadRequest, Unsupported
+from edgekit_runtime.lane import Lane
+from edgekit_runtime.protocols.asking import Asked
+
+HEAVY = 128 * 1024
+"""Bodies and answers beyond this many bytes are read and written in a thread: the event loop has others to serve."""
+
+
+def answer(lane: Lane, read: Callable[[], Asked], size: int, timeout: float | None) -> Any | Awaitable[Any]:
+    """The reply, at once where the model is quick and the request small; else something to await.
+
+    `size` is the request's, in bytes; `timeout` the seconds that the server allows (None: no limit).
+    """
+    if size > HEAVY or not lane.quick:
+        return infer(lane, read, size > HEAVY, timeout)
+    start = time.perf_counter_ns()
+    try:
+        asked = read()
+        begun = time.perf_counter_ns()
+        found = None if callable(asked.feeds) else lane.now(asked.feeds)
+        if found is None:
+            return infer(lane, lambda: asked, False, timeout)
+        outputs, took = found
+        run = time.perf_counter_ns()
+        reply = asked.write(outputs)
+    except Unsupported as error:
+        lane.stats.failed(time.perf_counter_ns() - start)
+        raise _unrunnable(lane, error) from error
+    except BaseException:
+        lane.stats.failed(time.perf_counter_ns() - start)
+        raise
+    _answered(lane, begun - start, 0, took, time.perf_counter_ns() - run)
+    return reply
+
+
+async def infer(lane: Lane, read: Callable[[], Asked], heavy: bool, timeout: float | None) -> Any:
+    """As `answer`, always awaited; `heavy` requests are read in a thread.
+
+    Raises:
+        EdgeKitError: as the protocol and the lane do.
+    """
+    start = time.perf_counter_ns()
+    lane.users += 1
+    try:
+        asked = await asyncio.to_thread(read) if heavy else read()
+        return await _rest(lane, asked, start, timeout)
+    except BaseException:
+        lane.stats.failed(time.perf_counter_ns() - start)
+        raise
+    finally:
+        lane.left()
+
+
+async def _rest(lane: Lane, asked: Asked, start: int, timeout: float | None) -> Any:
+    """From a read request on."""
+    try:
+        seconds = min((t for t in (asked.timeout, timeout) if t), default=None)
+        deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
+        feeds = asked.feeds
+        if callable(feeds):
+            feeds = await asyncio.to_thread(feeds)
+        begun = time.perf_counter_ns()
+        outputs, queued, took = await lane.timed(feeds, deadline)
+        run = time.perf_counter_ns()
+        size = sum(value.nbytes for value in outputs.values())
+        reply = await asyncio.to_thread(asked.write, outputs) if size > HEAVY else asked.write(outputs)
+    except Unsupported as error:
+        raise _unrunnable(lane, error) from error
+    _answered(lane, begun - start, queued, took, time.perf_counter_ns() - run)
+    return reply
+
+
+def _answered(lane: Lane, input_ns: int, queue_ns: int, infer_ns: int, output_ns: int) -> None:
+    lane.stats.answered(input_ns, queue_ns, infer_ns, output_ns)
+    if lane.settings.tracing:
+        spent = {"input_ns": input_ns, "queue_ns": queue_ns, "infer_ns": infer_ns, "output_ns": output_ns}
+        lane.settings.traced(lane.served.name, lane.served.version, spent)
+
+
+def _unrunnable(lane: Lane, error: Unsupported) -> BadRequest:
+    """What the engine says of sizes that do not fit each other; its words stay in the log."""
+    import logging
+
+    logging.getLogger("edgekit_runtime.inferring").warning("%s: %s", lane.served.name, error.what)
+    return BadRequest("the model cannot run these inputs", hint="check that their sizes fit each other")

@@ -1,0 +1,23 @@
+"""What every protocol makes of a request: the tensors, and how the answer is to be written.
+
+Refuses nothing; the protocols do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from edgekit_runtime.tensors import Feeds
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request for one inference.
+
+    `feeds` are the tensors, or a function that makes them where that is work (a photo to decode): it is then
+    called in a thread. `write` makes the protocol's reply from the model's outputs. `timeout` is how many
+    seconds the client is willing to wait, None where it does not say.
+    """
+
+    feeds: Feeds | Callable[[], Feeds]
+    write: Callable[[Feeds], Any]
+    timeout: float | None = None

@@ -1,0 +1,155 @@
+"""TensorFlow Serving's gRPC services: PredictionService and ModelService, over the service.
+
+Refuses models, versions and signatures that are not served, and to take a path from a request: models come from the
+server's own repository."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from edgekit_runtime.errors import BadRequest, Forbidden, NotFound, NotOffered
+from edgekit_runtime.inferring import answer
+from edgekit_runtime.messages import classes
+from edgekit_runtime.preprocess import apply
+from edgekit_runtime.protocols import tfserving_grpc as protocol
+from edgekit_runtime.protocols.asking import Asked
+from edgekit_runtime.protocols.tfserving import Signature
+from edgekit_runtime.protocols.tfserving_status import Version, unserved
+from edgekit_runtime.protocols.tfserving_values import Encoded
+from edgekit_runtime.rpc import Context, Method
+
+if TYPE_CHECKING:
+    from edgekit_runtime.lane import Lane
+    from edgekit_runtime.served import Served
+    from edgekit_runtime.service import Service
+
+Message = Any
+Read = Callable[[Message, Signature, protocol.Named], Asked]
+
+
+async def _predict(service: "Service", request: Message, context: Context) -> Message:
+    return await _infer(service, request, request.model_spec, protocol.read_predict, context)
+
+
+async def _classify(service: "Service", request: Message, context: Context) -> Message:
+    return await _infer(service, request, request.model_spec, protocol.read_classify, context)
+
+
+async def _regress(service: "Service", request: Message, context: Context) -> Message:
+    return await _infer(service, request, request.model_spec, protocol.read_regress, context)
+
+
+async def _multi(service: "Service", request: Message, context: Context) -> Message:
+    if not request.tasks:
+        raise BadRequest("there are no tasks", hint="send at least one")
+    return await _infer(service, request, request.tasks[0].model_spec, protocol.read_multi, context)
+
+
+async def _metadata(service: "Service", request: Message, context: Context) -> Message:
+    if not request.metadata_field:
+        raise BadRequest("GetModelMetadataRequest must specify at least one metadata_field", hint="ask signature_def")
+    for name in request.metadata_field:
+        if name != "signature_def":
+            raise BadRequest(f"Metadata field {name[:100]} is not supported", hint="ask signature_def")
+    served = _lane(service, request.model_spec).served
+    return protocol.metadata(_signature(served), (served.name, service.number(served)))
+
+
+async def _status(service: "Service", request: Message, context: Context) -> Message:
+    spec = request.model_spec
+    served = _lane(service, spec).served
+    asked = spec.WhichOneof("version_choice")
+    versions = (asked is None and service.versions(spec.name)) or [served.version]  # an alias stands for one
+    numbers = [service.number(service.find(served.name, version).served) for version in reversed(versions)]
+    return protocol.status([Version(number, "AVAILABLE") for number in numbers])
+
+
+async def _reload(service: "Service", request: Message, context: Context) -> Message:
+    """Serve the models that are named, and no others: as TensorFlow Serving reads its configuration."""
+    if request.config.WhichOneof("config") != "model_config_list":
+        raise BadRequest("ServerModelConfig type not supported", hint="send a model_config_list")
+    names = []
+    for config in request.config.model_config_list.config:
+        if config.base_path:
+            raise Forbidden("base_path is never taken from a request", hint="name a model of the server's repository")
+        if config.version_labels or config.HasField("model_version_policy"):
+            raise NotOffered(
+                "version labels and policies are not set by requests", hint="start the server with --alias"
+            )
+        if not config.name or config.name in names:
+            raise BadRequest("a model has no name, or one that another has too", hint="name each once")
+        names.append(config.name)
+    for name in names:
+        await service.load(name)
+    for name in service.names():
+        if name not in names:
+            await service.unload(name)
+    response = protocol.message("ReloadConfigResponse")
+    response.status.SetInParent()
+    return response
+
+
+async def _infer(service: "Service", request: Message, spec: Message, read: Read, context: Context) -> Message:
+    lane = _lane(service, spec)
+    served = lane.served
+    named = (served.name, service.number(served))
+    reply = answer(lane, lambda: read(request, _signature(served), named), request.ByteSize(), context.timeout)
+    return await reply if isinstance(reply, Awaitable) else reply
+
+
+def _signature(served: "Served") -> Signature:
+    preprocess = served.preprocess
+    if preprocess is None:
+        return Signature(served.inputs, served.outputs, served.labels)
+    encoded = Encoded(preprocess.input, preprocess.kind, partial(apply, preprocess))
+    return Signature(served.inputs, served.outputs, served.labels, encoded)
+
+
+def _lane(service: "Service", spec: Message) -> "Lane":
+    """The lane that a ModelSpec names, by the number of its version, by a label, or the newest."""
+    if not spec.name:
+        raise BadRequest("ModelSpec has no name specified.")
+    kind = spec.WhichOneof("version_choice")
+    try:
+        newest = service.find(spec.name)
+    except NotFound as error:
+        wanted = str(spec.version.value) if kind == "version" else None
+        raise NotFound(unserved(spec.name, wanted), hint=error.hint) from error
+    if kind is None:
+        return newest
+    if kind == "version_label":
+        try:
+            return service.find(spec.name, spec.version_label)
+        except NotFound as error:
+            raise BadRequest(f"Unrecognized servable version label: {spec.version_label[:100]}") from error
+    for version in service.versions(newest.served.name):
+        lane = service.find(newest.served.name, version)
+        if service.number(lane.served) == spec.version.value:
+            return lane
+    raise NotFound(unserved(spec.name, str(spec.version.value)))
+
+
+def _method(service: str, name: str, asks: str, gets: str, scope: str, call: Any) -> Method:
+    known = classes("tensorflow_serving")
+    path = f"/tensorflow.serving.{service}/{name}"
+    return Method(path, known[f"tensorflow.serving.{asks}"], known[f"tensorflow.serving.{gets}"], scope, call)
+
+
+METHODS = [
+    _method("PredictionService", "Predict", "PredictRequest", "PredictResponse", "infer", _predict),
+    _method("PredictionService", "Classify", "ClassificationRequest", "ClassificationResponse", "infer", _classify),
+    _method("PredictionService", "Regress", "RegressionRequest", "RegressionResponse", "infer", _regress),
+    _method("PredictionService", "MultiInference", "MultiInferenceRequest", "MultiInferenceResponse", "infer", _multi),
+    _method(
+        "PredictionService",
+        "GetModelMetadata",
+        "GetModelMetadataRequest",
+        "GetModelMetadataResponse",
+        "infer",
+        _metadata,
+    ),
+    _method("ModelService", "GetModelStatus", "GetModelStatusRequest", "GetModelStatusResponse", "infer", _status),
+    _method(
+        "ModelService", "HandleReloadConfigRequest", "ReloadConfigRequest", "ReloadConfigResponse", "admin", _reload
+    ),
+]
