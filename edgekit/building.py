@@ -18,7 +18,7 @@ from edgekit.declared import completed
 from edgekit.details import fewer_samples, look_inside
 from edgekit.elsewhere import can_score
 from edgekit.evidence import Verdict
-from edgekit.job import Job, Order, open_job
+from edgekit.job import Job, Order, open_job, vocabulary
 from edgekit.measuring import peak_of_build_mb
 from edgekit.model import Model, Tell
 from edgekit.outcome import (
@@ -97,7 +97,8 @@ def build(order: Order, cache: Cache, tell: Tell) -> tuple[Outcome, ...]:
         refuse_to_replace(place)
     job = open_job(prepared.order, prepared.model, prepared.fingerprint, cache, tell)
     outcomes = tuple(_build_one(job, plan, place) for plan, place in zip(prepared.plans, prepared.places, strict=True))
-    remember(basis, cache, outcomes)
+    if vocabulary(prepared.order) == vocabulary(order):  # of one that the model names the basis knows nothing
+        remember(basis, cache, outcomes)
     cache.trim()
     return outcomes
 

@@ -106,7 +106,7 @@ def _answer_options(command: F) -> F:
 @click.option("--budget-time", metavar="10m", help="End the search then, with the best that was found.")
 @click.option("--measure-on", metavar="ssh://user@host", help="Score and time finalists on the device.")
 @_model_options
-@click.option("--preprocess", metavar="FILE", help="A TOML file: how a photo becomes the model's input.")
+@click.option("--preprocess", metavar="FILE", help="A TOML file: how a photo, sound or text becomes the input.")
 @click.option("--labels", metavar="FILE", help="A text file with a line for each class.")
 @click.option("--metric", metavar="NAME", help="top1, top5, mae, cosine, agreement, or module:function.")
 @click.option("--output", metavar="NAME", help="The output whose quality is judged; the first otherwise.")

@@ -1,8 +1,7 @@
-"""Open what the user calls data: an `.npz`, a folder of images, or a function that yields samples.
+"""Open what the user calls data: an `.npz`, photos, sounds or texts, or a function that yields samples.
 
-Refuses what is damaged, what is named otherwise than the model's inputs, and images that nothing says how to read."""
+Refuses what is damaged, what is named otherwise than the model's inputs, and files that nothing says how to read."""
 
-import csv
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any
 
 import numpy as np
 from edgekit_runtime.errors import EdgeKitError
-from edgekit_runtime.preprocess import apply
 from edgekit_runtime.tensors import Array, Feeds, TensorSpec
 
 from edgekit.admission import cast, check_form, check_labels, fitted, keys_of
 from edgekit.dataset import Dataset, Wanted, make_dataset
+from edgekit.encoded import TABLES, digest, open_folder, open_table
 from edgekit.npz import Header, archive, headers, rows, whole
 from edgekit.spooling import Spool, Spooled, scratch
 from edgekit.userland import load_function
@@ -23,26 +22,27 @@ BLOCK = 4 * 2**20
 """Bytes of an `.npz` looked at together."""
 MOST_SAMPLES, MOST_BYTES = 1_000_000, 32 * 2**30
 """What a function may yield: beyond that it is taken to be endless."""
-IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 
 
 def open_data(where: str, wanted: Wanted) -> Dataset:
-    """Open `where`: an `.npz`, a folder of images, or `module:function` that yields samples.
+    """Open `where`: an `.npz`, a folder of photos, sounds or texts, a table of texts, or `module:function`.
 
     Raises:
         EdgeKitError: it is not there, does not fit the model, or cannot be evidence of anything.
     """
     path = Path(where)
     if path.is_dir():
-        dataset = _open_folder(path, wanted)
+        dataset = open_folder(path, wanted)
     elif path.suffix == ".npz":
         dataset = _open_npz(path, wanted)
+    elif path.suffix.lower() in TABLES and path.is_file():
+        dataset = open_table(path, wanted)
     elif ":" in where and not path.exists():
         dataset = _open_function(where, wanted)
     else:
         raise EdgeKitError(
             f"no data at {where}" if not path.exists() else f"{where} is not data that EdgeKit reads",
-            hint="give an .npz, a folder of images, or module:function",
+            hint="give an .npz, a folder of images, .wav or .txt files, a .csv of text,label, or module:function",
         )
     check_labels(dataset.labels, wanted.classes, dataset.where)
     return dataset
@@ -63,13 +63,8 @@ def raw_fingerprint(where: str) -> str | None:
     hasher = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
         hasher.update(str(file.relative_to(path)).encode())
-        hasher.update(bytes.fromhex(_digest(file)))
+        hasher.update(bytes.fromhex(digest(file)))
     return hasher.hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _open_npz(path: Path, wanted: Wanted) -> Dataset:
@@ -174,65 +169,3 @@ def _yielded(where: str) -> Iterator[Any]:
         raise EdgeKitError(
             f"{where} raised {type(error).__name__}: {error}", hint="mend the function, or run it alone"
         ) from error
-
-
-def _open_folder(folder: Path, wanted: Wanted) -> Dataset:
-    """Images in class folders, images listed in labels.csv (file,label), or plain images without labels."""
-    preprocess = wanted.preprocess
-    if preprocess is None:
-        raise EdgeKitError(
-            f"{folder} holds images, and nothing says how they become the model's input",
-            hint="say --preprocess FILE.toml (see README, Preprocessing)",
-        )
-    listed = folder / "labels.csv"
-    if listed.is_file():
-        files, words = _read_csv(listed)
-    else:
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
-        classes = any(path.parent != folder for path in files)
-        words = [path.relative_to(folder).parts[0] for path in files] if classes else []
-    if not files:
-        raise EdgeKitError(
-            f"{folder} holds no images", hint="put them in a folder for each class, or list them in labels.csv"
-        )
-    keys = tuple(_digest(path) for path in files)
-    specs = {spec.name: spec for spec in wanted.inputs}
-
-    def feeds(i: int) -> Feeds:
-        made = apply(preprocess, files[i])
-        return {name: fitted(array, specs[name], str(files[i])) for name, array in made.items()}
-
-    feeds(0)
-    labels = _class_indices(words, wanted, folder) if words else None
-    return make_dataset(Dataset(str(folder), keys, feeds, labels, True, tuple(files)), wanted.inputs)
-
-
-def _read_csv(listed: Path) -> tuple[list[Path], list[str]]:
-    with listed.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"file", "label"} <= set(rows[0]):
-        raise EdgeKitError(
-            f"{listed} lacks the columns file,label or has no rows", hint="start it with the line file,label"
-        )
-    files = [listed.parent / row["file"] for row in rows]
-    for line, path in enumerate(files, start=2):
-        if not path.is_file():
-            raise EdgeKitError(f"{listed}:{line}: no file {path.name}", hint="name files relative to labels.csv")
-    return files, [row["label"] for row in rows]
-
-
-def _class_indices(words: list[str], wanted: Wanted, folder: Path) -> Array:
-    """Class words as indices: by the bundle's labels, as numbers, or in sorted order where every class has samples."""
-    distinct = sorted(set(words))
-    if wanted.names and set(distinct) <= set(wanted.names):
-        order = {word: wanted.names.index(word) for word in distinct}
-    elif all(word.isdigit() for word in distinct):
-        order = {word: int(word) for word in distinct}
-    elif wanted.classes is None or len(distinct) == wanted.classes:
-        order = {word: i for i, word in enumerate(distinct)}
-    else:
-        raise EdgeKitError(
-            f"{folder} has {len(distinct)} classes, the model {wanted.classes}: which is which?",
-            hint="say --labels LABELS.txt with a class a line, or name the classes by their index",
-        )
-    return np.array([order[word] for word in words], dtype=np.int64)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from edgekit_runtime.errors import EdgeKitError
-from edgekit_runtime.preprocess import Preprocess, parse_preprocess
+from edgekit_runtime.preprocess import Photo, Preprocess, Sound, Text, parse_preprocess
 
 from edgekit import sources
 from edgekit.data import shapes_in
 from edgekit.extras import needs
-from edgekit.job import Order
+from edgekit.job import Order, anchored
 from edgekit.model import Origin, Shape
 from edgekit.userland import load_constant
 
@@ -34,16 +34,21 @@ def completed(order: Order) -> Order:
 def _preprocess(origin: Origin) -> Mapping[str, Any] | None:
     kind = sources.kind(origin)
     if kind == "module:factory":
-        found = load_constant(origin.model, CONSTANT)
+        found, home = load_constant(origin.model, CONSTANT), _home(origin.model.rpartition(":")[0])
     elif kind == ".onnx":
-        found = _in_onnx(origin.path)
+        found, home = _in_onnx(origin.path), origin.path.parent
     else:
         return None
     if found is not None and not isinstance(found, Mapping):
         raise EdgeKitError(
             f"{origin.model} declares preprocessing that is no table: {found!r}", hint="say --preprocess"
         )
-    return found
+    return None if found is None else anchored(found, home)
+
+
+def _home(module: str) -> Path:
+    """The folder of a module that was given by its file; where we are, of one that was given by its name."""
+    return Path(module).parent if module.endswith(".py") else Path()
 
 
 def _in_onnx(path: Path) -> Any:
@@ -70,15 +75,41 @@ def _shapes(order: Order) -> tuple[Shape, ...]:
         return tuple(Shape(name, ("batch", *shape), dtype) for name, (shape, dtype) in shapes_in(where).items())
     if order.preprocess is None or "input" not in order.preprocess:
         return ()
-    shape = _image_shape(parse_preprocess(order.preprocess))
+    return _shapes_after(parse_preprocess(order.preprocess))
+
+
+def _shapes_after(declared: Preprocess) -> tuple[Shape, ...]:
+    """The shapes of the inputs that are made; none where a size is left open."""
+    if isinstance(declared, Text):
+        return _text_shapes(declared)
+    shape = _image_shape(declared) if isinstance(declared, Photo) else _sound_shape(declared)
     return () if shape is None else (shape,)
 
 
-def _image_shape(declared: Preprocess) -> Shape | None:
-    """The shape that an image has after preprocessing; None where its size is left open."""
+def _text_shapes(declared: Text) -> tuple[Shape, ...]:
+    if declared.tokenizer == "none" or not declared.pad:
+        return ()
+    sizes: dict[str, int | str] = {"N": "batch", "T": declared.max_length}
+    return tuple(Shape(name, _axes(declared.layout, sizes), declared.dtype) for name in declared.inputs)
+
+
+def _sound_shape(declared: Sound) -> Shape | None:
+    if declared.samples is None:
+        return None
+    mel = declared.features
+    time = declared.samples if mel is None else mel.count(declared.samples)
+    sizes: dict[str, int | str] = {"N": "batch", "C": 1, "T": time, "F": mel.n_mels if mel else 1}
+    return Shape(declared.input, _axes(declared.layout, sizes), declared.dtype)
+
+
+def _image_shape(declared: Photo) -> Shape | None:
     size = declared.crop if declared.crop is not None else declared.resize
     if size is None or (declared.crop is None and isinstance(size, int)):
         return None
     height, width = (size, size) if isinstance(size, int) else size
     sizes: dict[str, int | str] = {"N": "batch", "C": 1 if declared.channels == "GRAY" else 3, "H": height, "W": width}
-    return Shape(declared.input, tuple(sizes[axis] for axis in declared.layout), declared.dtype)
+    return Shape(declared.input, _axes(declared.layout, sizes), declared.dtype)
+
+
+def _axes(layout: str, sizes: Mapping[str, int | str]) -> tuple[int | str, ...]:
+    return tuple(sizes[axis] for axis in layout)

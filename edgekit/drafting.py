@@ -2,7 +2,13 @@
 
 Refuses nothing; what it cannot see stands there commented out."""
 
+from edgekit_runtime.tensors import TensorSpec
+
 from edgekit.model import Model, Origin
+
+LEAST_SOUND = 4000
+"""Samples from which an axis is taken for the time of a sound."""
+SOUNDS = ("audio", "wave", "sound", "speech", "pcm", "signal")
 
 GOALS = (
     '# metric = "top1"   # top1, top5, mae, cosine, agreement, or module:function',
@@ -49,8 +55,9 @@ def draft(origin: Origin, model: Model, target: str, data: str | None) -> str:
         "# One or more of `edgekit targets list`, or your own .toml.",
         f'target = ["{target}"]',
         "",
-        "# Labelled samples: an .npz with arrays named as the inputs (and `label`), a folder of images by class",
-        "# or with labels.csv, or module:function. Calibration is split off unless it is given apart.",
+        "# Labelled samples: an .npz with arrays named as the inputs (and `label`), a folder of images, .wav or .txt",
+        "# files by class or with labels.csv, a .csv of text,label, or module:function. Calibration is split off",
+        "# unless it is given apart.",
         f'data = "{data}"' if data else '# data = "test.npz"',
         '# calibration = "train-sample.npz"',
         "",
@@ -67,28 +74,77 @@ def draft(origin: Origin, model: Model, target: str, data: str | None) -> str:
 
 
 def _preprocess(model: Model) -> list[str]:
-    """A table for the input that looks like an image; commented out, since means cannot be seen in a model."""
+    """A table for the input that looks like a photo, a sound or a text; commented out: what it stood on in training
+    cannot be seen in a model."""
     for spec in model.inputs:
-        shape = spec.shape
-        if len(shape) != 4:
-            continue
-        layout = "NCHW" if shape[1] in (1, 3) else "NHWC" if shape[3] in (1, 3) else None
-        if layout is None:
-            continue
-        channels, size = (shape[1], shape[2]) if layout == "NCHW" else (shape[3], shape[1])
-        return [
-            "",
-            f"# {spec.name} looks like an image. Take mean and std from the training code:",
-            "# wrong ones lose points, and nothing complains.",
-            "# [preprocess]",
-            '# kind = "image"',
-            f'# input = "{spec.name}"',
-            f'# channels = "{"RGB" if channels == 3 else "GRAY"}"',
-            f"# resize = {size or 224}",
-            f"# crop = {size or 224}",
-            "# scale = 0.00392156862745098",
-            "# mean = [0.485, 0.456, 0.406]" if channels == 3 else "# mean = 0.0",
-            "# std = [0.229, 0.224, 0.225]" if channels == 3 else "# std = 1.0",
-            f'# layout = "{layout}"',
-        ]
+        for lines in (_image(spec), _sound(spec), _text(spec, model)):
+            if lines:
+                return ["", *(f"# {line}" for line in lines)]
     return []
+
+
+def _image(spec: TensorSpec) -> list[str]:
+    shape = spec.shape
+    if len(shape) != 4:
+        return []
+    layout = "NCHW" if shape[1] in (1, 3) else "NHWC" if shape[3] in (1, 3) else None
+    if layout is None:
+        return []
+    channels, size = (shape[1], shape[2]) if layout == "NCHW" else (shape[3], shape[1])
+    return [
+        f"{spec.name} looks like an image. Take mean and std from the training code:",
+        "wrong ones lose points, and nothing complains.",
+        "[preprocess]",
+        'kind = "image"',
+        f'input = "{spec.name}"',
+        f'channels = "{"RGB" if channels == 3 else "GRAY"}"',
+        f"resize = {size or 224}",
+        f"crop = {size or 224}",
+        "scale = 0.00392156862745098",
+        "mean = [0.485, 0.456, 0.406]" if channels == 3 else "mean = 0.0",
+        "std = [0.229, 0.224, 0.225]" if channels == 3 else "std = 1.0",
+        f'layout = "{layout}"',
+    ]
+
+
+def _sound(spec: TensorSpec) -> list[str]:
+    """Where one axis is as long as a sound, or is free and the name says so, and the others are of size 1."""
+    sizes = list(spec.shape[1:]) if len(spec.shape) in (2, 3) else []
+    times = [size for size in sizes if size != 1]
+    if not spec.dtype.startswith("float") or len(times) != 1:
+        return []
+    (time,) = times
+    if (time or 0) < LEAST_SOUND and not (time is None and any(word in spec.name.lower() for word in SOUNDS)):
+        return []
+    return [
+        f"{spec.name} looks like a sound. Take rate and scale from the training code:",
+        "wrong ones lose points, and nothing complains.",
+        "[preprocess]",
+        'kind = "audio"',
+        f'input = "{spec.name}"',
+        "rate = 16000",
+        f"samples = {time}" if time else "samples = 16000   # left out: as long as the recording",
+        f'layout = "{"NT" if len(sizes) == 1 else "NCT" if sizes[0] == 1 else "NTC"}"',
+    ]
+
+
+def _text(spec: TensorSpec, model: Model) -> list[str]:
+    """Where whole numbers are named as a tokenizer's."""
+    if not spec.dtype.startswith("int") or len(spec.shape) != 2 or not spec.name.lower().endswith(("ids", "tokens")):
+        return []
+    names = [other.name for other in model.inputs if other.name != spec.name]
+    length = spec.shape[1]
+    return [
+        f"{spec.name} looks like the tokens of a text. Take the vocabulary and max_length from the training code.",
+        "[preprocess]",
+        'kind = "text"',
+        f'input = "{spec.name}"',
+        *(f'mask = "{name}"' for name in names if "mask" in name),
+        *(f'types = "{name}"' for name in names if "type" in name),
+        'tokenizer = "wordpiece"   # characters, bytes',
+        'vocab = "vocab.txt"',
+        "lower = true",
+        f"max_length = {length or 128}",
+        f"pad = {'true' if length else 'false'}",
+        f'dtype = "{spec.dtype}"',
+    ]

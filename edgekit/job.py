@@ -127,7 +127,30 @@ def preprocessing(raw: Mapping[str, Any] | None, model: Model) -> Preprocess | N
             f"preprocessing is for input {given.get('input')!r}; the model takes {', '.join(names)}",
             hint=f'write input = "{names[0]}"',
         )
-    return parse_preprocess(given)
+    wanted = parse_preprocess(given)
+    if extra := [name for name in wanted.inputs if name not in names]:
+        raise EdgeKitError(
+            f"preprocessing makes {', '.join(extra)} too; the model takes {', '.join(names)}",
+            hint="name mask and types as the model does, or leave them out",
+        )
+    return wanted
+
+
+def read_preprocess(path: Path) -> Mapping[str, Any]:
+    """The preprocessing that a TOML file declares, with the files that lie beside it."""
+    return anchored(read_toml(path), path.parent)
+
+
+def vocabulary(order: Order) -> str | None:
+    """The file that the order's preprocessing reads, where it names one."""
+    named = (order.preprocess or {}).get("vocab")
+    return named if isinstance(named, str) else None
+
+
+def anchored(raw: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    """A table of preprocessing that was found in `folder`, as one that may be read from anywhere."""
+    vocab = raw.get("vocab")
+    return {**raw, "vocab": str(folder.resolve() / vocab)} if isinstance(vocab, str) else raw
 
 
 def read_toml(path: Path) -> dict[str, Any]:

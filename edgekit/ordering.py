@@ -11,7 +11,7 @@ from typing import Any
 from edgekit_runtime.errors import EdgeKitError
 
 from edgekit.goals import Goals, parse_amount, parse_budget
-from edgekit.job import Order, read_labels, read_toml
+from edgekit.job import Order, read_labels, read_preprocess, read_toml
 from edgekit.model import Origin, parse_shape
 from edgekit.plan import FORMATS, known
 from edgekit.target import PRECISIONS
@@ -95,7 +95,7 @@ def parse_order(words: Words) -> Order:
         targets=tuple(dict.fromkeys(words.target)),
         data=words.data,
         calibration=words.calibration,
-        preprocess=read_toml(Path(preprocess)) if isinstance(preprocess, str) else preprocess,
+        preprocess=read_preprocess(Path(preprocess)) if isinstance(preprocess, str) else preprocess,
         labels=read_labels(Path(words.labels)) if words.labels else (),
         metric=words.metric,
         output=words.output,

@@ -15,7 +15,7 @@ from edgekit.bundle import copy_files, whole_folder
 from edgekit.cache import Cache, key
 from edgekit.data import raw_fingerprint
 from edgekit.elsewhere import can_score
-from edgekit.job import Order
+from edgekit.job import Order, vocabulary
 from edgekit.model import Origin
 from edgekit.report import page
 from edgekit.target import find_target
@@ -83,7 +83,8 @@ def model_fingerprint(origin: Origin, cache: Cache) -> str:
 
 def basis_of(order: Order, cache: Cache) -> dict[str, Any] | None:
     """All that a build depends on, where it can be told without building; None where it cannot."""
-    data = {where: raw_fingerprint(where) for where in (order.data, order.calibration) if where is not None}
+    read = (order.data, order.calibration, vocabulary(order))
+    data = {where: raw_fingerprint(where) for where in read if where is not None}
     if None in data.values() or ":" in (order.metric or "") or order.measure_on:
         return None
     return {

@@ -5,6 +5,7 @@ Refuses nothing: what comes here has passed."""
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 from edgekit_runtime.bundle import write_golden
@@ -20,6 +21,8 @@ from edgekit.report import card, page
 from edgekit.scoring import Tried
 
 GOLDEN_SAMPLES = 3
+VOCAB = "vocab.txt"
+"""The name of a vocabulary in the bundle, whatever it was before."""
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2}
 QUANTIZED_TOLERANCE = 0.1
 """How far an answer on the device may be from the recorded one, in parts of the output's range. Integer
@@ -51,7 +54,7 @@ def pack(job: Job, plan: Plan, tried: Tried, facts: Mapping[str, Any], folder: P
             outputs=artifact.outputs,
             files={},
             options=tried.candidate.options,
-            preprocess=_preprocess(job),
+            preprocess=_preprocess(job, folder),
             labels="labels.txt" if order.labels else None,
             golden=_golden(job, artifact, folder),
             evidence=dict(next(one for one in facts["candidates"] if one["chosen"])),
@@ -65,10 +68,15 @@ def _as_sent(value: Array, spec: TensorSpec) -> Array:
     return value if spec.scale is None else quantized(value, spec)
 
 
-def _preprocess(job: Job) -> dict[str, Any] | None:
+def _preprocess(job: Job, folder: Path) -> dict[str, Any] | None:
+    """What was declared; the vocabulary that it names is carried along."""
     if job.order.preprocess is None:
         return None
-    return {"input": job.model.inputs[0].name, **job.order.preprocess}
+    declared = {"input": job.model.inputs[0].name, **job.order.preprocess}
+    if declared.get("vocab") is not None:
+        copyfile(declared["vocab"], folder / VOCAB)
+        declared["vocab"] = VOCAB
+    return declared
 
 
 def _golden(job: Job, artifact: Artifact, folder: Path) -> Golden:

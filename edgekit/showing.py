@@ -5,7 +5,7 @@ Refuses nothing: what cannot be shown is None."""
 import io
 
 import numpy as np
-from edgekit_runtime.preprocess import Preprocess
+from edgekit_runtime.preprocess import Photo, Preprocess
 from edgekit_runtime.tensors import Array
 from PIL import Image
 
@@ -57,7 +57,7 @@ def _picture_in(data: Dataset, index: int, preprocess: Preprocess | None) -> Ima
         pixels = pixels_of(feed)
         if pixels is None:
             continue
-        if preprocess is not None and preprocess.input == name:
+        if isinstance(preprocess, Photo) and preprocess.input == name:
             return _unprocessed(pixels, preprocess)
         ranged = pixels[:, :, :3].astype(np.float32)
         for low, high in RANGES:
@@ -67,7 +67,7 @@ def _picture_in(data: Dataset, index: int, preprocess: Preprocess | None) -> Ima
     return None
 
 
-def _unprocessed(pixels: Array, preprocess: Preprocess) -> Image.Image:
+def _unprocessed(pixels: Array, preprocess: Photo) -> Image.Image:
     """The pixels from 0 to 255 that `preprocess` made these numbers of."""
     mean, std = np.array(preprocess.mean, np.float32), np.array(preprocess.std, np.float32)
     found = (pixels.astype(np.float32) * std + mean) / np.float32(preprocess.scale)
