@@ -15,6 +15,7 @@ import click
 from edgekit_runtime.errors import EdgeKitError
 
 from edgekit.cli_places import emulators
+from edgekit.cli_predict import predict
 
 if TYPE_CHECKING:
     from edgekit.ordering import Words
@@ -92,7 +93,9 @@ def _answer_options(command: F) -> F:
 @click.option(
     "--target", multiple=True, metavar="NAME", help="A device profile or the path of one; several are built at once."
 )
-@click.option("--data", metavar="DATA", help="An .npz, a folder of images, or module:function.")
+@click.option(
+    "--data", metavar="DATA", help="An .npz, a folder of photos, sounds or texts, a .csv of texts, or module:function."
+)
 @click.option("--calibration", metavar="DATA", help="Calibration data, if it is not to be split off --data.")
 @click.option("--max-drop", metavar="0.5pt|1%", help="The most that may be lost; beyond it no bundle is made.")
 @click.option("--max-class-drop", metavar="2pt|3%", help="The most that any class may lose.")
@@ -198,6 +201,7 @@ def init(model: str, target: str, data: str | None, weights: str | None, shape: 
 
 
 cli.add_command(emulators)
+cli.add_command(predict)
 
 
 @cli.group()

@@ -270,6 +270,10 @@ class Connection(asyncio.Protocol):
             self.edge.buffered -= len(turn.request.body)
             raise Refused(503, "too many requests at once on one connection", "wait for answers", limit="pipelined")
 
+    def framing(self) -> bytes:
+        said = [(name, self._headers.get(name)) for name in (b"content-length", b"transfer-encoding")]
+        return b"".join(b"%s: %s\r\n" % (name, value) for name, value in said if value is not None)
+
     # answering
 
     def _feed(self, data: bytes) -> None:

@@ -321,7 +321,7 @@ class Lane:
             if took < QUICK_NS:
                 self._quick_bytes, self._quick_ns = size, float(took)
             return
-        self._quick_ns += (took - self._quick_ns) * 0.1
+        self._quick_ns += (min(took, 2 * QUICK_NS) - self._quick_ns) * 0.1  # one hiccup of the machine is no news
         if self._quick_ns > QUICK_NS:
             self._quick_bytes = 0
 

@@ -192,7 +192,7 @@ def _operation(
 def _parameters(names: Sequence[str]) -> Json:
     word = {"type": "string", "minLength": 1, "maxLength": 100}
     name = {"type": "string", "enum": list(names)} if names else word
-    path = {"name": name, "version": word, "label": word, "repository": word, "region": word}
+    path = {"name": name, "version": word, "label": word, "repository": TEXT, "region": TEXT}
     found: Json = {key: {"name": key, "in": "path", "required": True, "schema": schema} for key, schema in path.items()}
     about = "How many bytes of the body are JSON; the tensors' own bytes follow. 0: the body is one raw tensor"
     header = {"name": "Inference-Header-Content-Length", "in": "header", "required": False, "description": about}

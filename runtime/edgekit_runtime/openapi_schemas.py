@@ -97,7 +97,7 @@ STATUS = object_of("error_code error_message", error_code=TEXT, error_message=TE
 ONE = object_of("version state status", version=TEXT, state=STATE, status=STATUS)
 ROWS = {**object_of("instances", instances=LIST, signature_name=TEXT), "not": {"required": ["inputs"]}}
 COLUMNS = {**object_of("inputs", inputs=ANY, signature_name=TEXT), "not": {"required": ["instances"]}}
-SCHEMAS |= {
+SCHEMAS |= {  # TensorFlow Serving's
     "Status": object_of("model_version_status", model_version_status=array_of(ONE), name=TEXT, ready=FLAG),
     "Signature": object_of("model_spec metadata", model_spec=TABLE, metadata=TABLE),
     "Predict": {"anyOf": [ROWS, COLUMNS]},

@@ -22,6 +22,9 @@ class Events(Protocol):
     def chunk(self) -> None: ...
     def body(self, piece: bytes) -> None: ...
     def ended(self) -> None: ...
+    def framing(self) -> bytes:
+        """The header lines that say how long the body is."""
+        ...
 
 
 class Parser(Protocol):
@@ -71,20 +74,17 @@ class _HttpTools:
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._muted:
             return
-        name = name.lower()
-        if name in FRAMING:
-            self._rest += name + b": " + value + b"\r\n"
-        self.events.header(name, value)
+        self.events.header(name.lower(), value)
 
     def on_headers_complete(self) -> None:
         if self._muted:
             self._muted = False
             return
         parser, verb = self._parser, self._parser.get_method().decode("latin-1")
-        self._cut = parser.should_upgrade() and bool(self._rest) and verb != "CONNECT"
+        if parser.should_upgrade() and verb != "CONNECT":
+            self._rest = self.events.framing()
+            self._cut = bool(self._rest)
         self.events.headed(verb, parser.get_http_version(), parser.should_keep_alive())
-        if not self._cut:
-            self._rest = b""
 
     def on_message_complete(self) -> None:
         if not self._cut:
@@ -108,9 +108,6 @@ class _HttpTools:
             raise error.__context__ or error from None
         except self._library.HttpParserError as error:
             raise Malformed(str(error)) from error
-
-
-FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class _H11:

@@ -4,6 +4,7 @@ Refuses an address that cannot be had, one beyond loopback without tokens, and g
 
 import asyncio
 import faulthandler
+import gc
 import logging
 import signal
 import socket
@@ -130,6 +131,8 @@ class Server:
             tell(
                 {**dict.fromkeys(("http", "unix", "grpc", "admin", "admin_grpc")), **at, "models": self.service.names()}
             )
+            gc.collect()
+            gc.freeze()  # what is there now stays: looking through it again and again would only delay answers
             self.supervisor.notify("READY=1")
             await stop.wait()
             self.supervisor.notify("STOPPING=1")

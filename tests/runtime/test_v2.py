@@ -436,3 +436,46 @@ def test_any_json_is_read_or_refused(raw):
 def test_any_bytes_are_read_or_refused(text, length):
     with contextlib.suppress(BadRequest, Exceeded):
         read(text, length)
+
+
+def again(*texts):
+    """What a model reads of several texts, one after the other."""
+    known = model("m", "1", ((TensorSpec("x", "float32", (None, 100)),), (TensorSpec("y", "float32", (None, 4)),)))
+    return [read_request(text, None, known) for text in texts], known
+
+
+def hundred(*values, more="", name="x"):
+    data = json.dumps([*values, *range(100 - len(values))])
+    return f'{{"inputs":[{{"name":"{name}","shape":[1,100],"datatype":"FP32","data":{data}}}]{more}}}'.encode()
+
+
+def test_a_json_request_like_an_earlier_one_is_read_by_its_numbers_alone():
+    read, known = again(hundred(1.5), hundred(2.5), hundred(3, more=',"id":"b"'), hundred(4, more=',"id":"b"'))
+    assert [(feeds["x"][0, 0], call.id) for feeds, call in read] == [(1.5, None), (2.5, None), (3, "b"), (4, "b")]
+    assert len(known.calls) == 2
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        hundred().replace(b"[0, 1", b"[true, 1"),
+        hundred().replace(b"[0, 1", b"[null, 1"),
+        hundred().replace(b"[0, 1", b'["0", 1'),
+        hundred().replace(b"[0, 1", b"[0, [1]"),
+        hundred().replace(b"[0, 1", b"[0,, 1"),
+        hundred().replace(b"[0, 1", b"[0 1"),
+        hundred().replace(b"[0, 1", b"[0, 1, 1"),
+        hundred().replace(b"[0, 1", b"[0, 01"),
+        hundred().replace(b"[0, 1", b'[0, {"a": 1}'),
+    ],
+)
+def test_a_bad_list_is_refused_behind_a_good_one_as_it_is_alone(bad):
+    for texts in ((bad,), (hundred(), bad)):
+        with pytest.raises(BadRequest):
+            again(*texts)
+
+
+def test_only_a_text_that_cannot_mislead_is_kept():
+    decoy = json.dumps(list(range(100)))
+    _, known = again(hundred(more=f',"parameters":{{"data":{decoy}}}'), hundred(more=',"id":"\\u0041"'))
+    assert known.calls == {}

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgekit_runtime.errors import BadRequest
 from edgekit_runtime.protocols.jsons import Numbers, write, write_array
-from edgekit_runtime.tensors import Array
+from edgekit_runtime.tensors import Array, dtype_name
 
 DATATYPES = {
     "BOOL": "bool",
@@ -44,7 +44,7 @@ Word = str | bytes
 
 def datatype_of(value: Array) -> str:
     """The protocol's name for the type of an engine's output."""
-    return "BYTES" if value.dtype.kind in "OUS" else NAMES[value.dtype.name]
+    return "BYTES" if value.dtype.kind in "OUS" else NAMES[dtype_name(value.dtype)]
 
 
 def from_bytes(data: memoryview, datatype: str, shape: Shape, name: str) -> Array:
