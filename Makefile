@@ -4,7 +4,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick check wheels clean
+.PHONY: demo test quick check soak fuzz wheels clean
 
 demo: $(READY)  ## Build EfficientNet-Lite0 for three targets, run each, ask one over HTTP
 	@$(BIN)/python -m examples.demo
@@ -20,6 +20,12 @@ check: $(READY)  ## Style, types, floors
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+soak: $(READY)  ## Ten minutes of mixed load on the server: right answers, all accounted for, no growth
+	$(BIN)/python -m tests.soak --seconds 600 --rate 200
+
+fuzz: $(READY)  ## Every parser and the live server, for as many SECONDS each
+	FUZZ_SECONDS=$(or $(SECONDS),600) $(BIN)/python -m pytest tests/fuzz -x -q
 
 wheels: $(READY)  ## Wheels of both distributions, in dist/
 	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist ./runtime .

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from edgekit_runtime.engines import ENGINES
+from edgekit_runtime.routes import PROTOCOLS
+from edgekit_runtime.rpc import MODULES
 
 from edgekit.converters import ROUTES
 from edgekit.quantizers import QUANTIZERS
@@ -88,6 +90,21 @@ def test_every_line_names_a_module_with_its_functions(module: str) -> None:
     wanted = {"sources": ("fingerprint", "read"), "quantizers": ("quantize",), "engines": ("open_model", "read_specs")}
     for function in wanted[module.split(".")[-2]]:
         assert callable(getattr(opened, function))
+
+
+@pytest.mark.parametrize("module", PROTOCOLS)
+def test_every_protocol_over_http_has_routes_that_answer_or_read(module: str) -> None:
+    routes = importlib.import_module(module).ROUTES
+    assert routes
+    assert all((route.tell is None) != (route.read is None) for route in routes)
+    assert {route.scope for route in routes} <= {"open", "infer", "metrics", "admin"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_service_over_grpc_has_methods_that_answer_or_stream(module: str) -> None:
+    methods = importlib.import_module(module).METHODS
+    assert methods
+    assert all((method.answer is None) != (method.stream is None) for method in methods)
 
 
 @pytest.mark.slow

@@ -57,13 +57,14 @@ class Bundle:
             raise BadBundle(f"{self.folder}: {error.what}", hint=error.hint) from error
 
 
-def open_bundle(folder: Path) -> Bundle:
-    """Read the manifest and verify every byte.
+def open_bundle(folder: Path | str) -> Bundle:
+    """Read the manifest and verify every byte; `open_model` of what comes back is a function on named arrays.
 
     Raises:
         NotFound: there is no bundle there.
         BadBundle: it is not whole, or holds what its manifest does not list.
     """
+    folder = Path(folder)
     if not is_bundle(folder):
         raise NotFound(f"no bundle at {folder}", hint="name a folder that `edgekit build` made")
     manifest = read_manifest(folder)

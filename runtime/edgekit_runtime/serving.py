@@ -8,6 +8,7 @@ import gc
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -31,6 +32,8 @@ log = logging.getLogger("edgekit_runtime.serving")
 NAMES = ("http", "unix", "grpc", "admin", "admin_grpc")
 BACKLOG = 1024
 GRACEFUL_SECONDS = 10.0
+SWITCH_SECONDS = 0.001
+"""How long a thread that reads or writes a large body keeps the event loop waiting for Python's lock."""
 
 Tell = Callable[[Mapping[str, Any]], None]
 """Told where the server listens, once it does."""
@@ -98,6 +101,7 @@ def serve(service: Service, where: Where, guard: Guard, supervisor: Supervisor, 
     if guard.tls is not None and (doubt := doubts(read_pem(guard.tls).cert)):
         log.warning("%s: %s", guard.tls.cert, doubt)
     _more_files()
+    sys.setswitchinterval(SWITCH_SECONDS)
     faulthandler.enable()  # a watchdog's SIGABRT then leaves every thread's stack in the log
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_until_told(Server(service, where, guard, supervisor), tell))
