@@ -254,16 +254,20 @@ def test_a_client_that_leaves_within_its_body_harms_nobody(served):
 def test_answers_are_packed_where_the_client_takes_that(served, coding):
     import zlib
 
-    got, text, headers = served.ask("/v2/openapi.json", Accept_Encoding=coding)
+    got, text, headers = served.ask(INFER, two(rows=100), Accept_Encoding=coding)
     said = headers["content-encoding"]
     assert (got, said) == (200, "deflate" if "deflate" in coding else "gzip")
     plain = gzip.decompress(text) if said == "gzip" else zlib.decompress(text)
-    assert json.loads(plain)["openapi"]
+    assert json.loads(plain)["outputs"][0]["shape"] == [100, 2]
 
 
 @pytest.mark.parametrize("coding", ["identity", "br", "gzip;q=0", "*;q=0"])
 def test_answers_are_plain_where_the_client_does_not(served, coding):
-    assert served.ask("/v2/openapi.json", Accept_Encoding=coding)[2]["content-encoding"] is None
+    assert served.ask(INFER, two(rows=100), Accept_Encoding=coding)[2]["content-encoding"] is None
+
+
+def test_only_inferences_are_packed_for_one_client_unpacks_nothing_else(served):
+    assert served.ask("/v2/openapi.json", Accept_Encoding="gzip, deflate")[2]["content-encoding"] is None
 
 
 def test_every_request_is_accounted_for(served):

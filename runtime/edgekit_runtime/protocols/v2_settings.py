@@ -99,9 +99,9 @@ class Settings:
             BadRequest: a setting is unknown, its value is none, or two contradict each other.
             NotOffered: it would choose a file or a format.
         """
-        wanted = {key: value for key, value in raw.items() if value is not None}
-        for key, value in wanted.items():
+        for key, value in raw.items():
             _check_logging(key, value)
+        wanted = {key: value for key, value in raw.items() if value is not None}
         level = _level(wanted, logging.getLogger(ROOT).getEffectiveLevel())
         if level is not None:
             logging.getLogger(ROOT).setLevel(level)
@@ -138,6 +138,8 @@ def _trace_value(key: str, value: Any) -> Any:
 
 
 def _check_logging(key: str, value: Any) -> None:
+    if value is None and key in (*LEVELS, "log_file", "log_format", "log_verbose_level"):
+        return
     if key == "log_file":
         raise NotOffered("the log file may not be set over the network", hint="redirect the server's standard error")
     if key == "log_format":

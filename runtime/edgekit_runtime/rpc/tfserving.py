@@ -122,11 +122,10 @@ def _lane(service: "Service", spec: Message) -> "Lane":
             return service.find(spec.name, spec.version_label)
         except NotFound as error:
             raise BadRequest(f"Unrecognized servable version label: {spec.version_label[:100]}") from error
-    for version in service.versions(newest.served.name):
-        lane = service.find(newest.served.name, version)
-        if service.number(lane.served) == spec.version.value:
-            return lane
-    raise NotFound(unserved(spec.name, str(spec.version.value)))
+    try:
+        return service.find(spec.name, str(spec.version.value))
+    except NotFound as error:
+        raise NotFound(unserved(spec.name, str(spec.version.value))) from error
 
 
 def _method(service: str, name: str, asks: str, gets: str, scope: str, call: Any) -> Method:
