@@ -152,6 +152,8 @@ class Desk:
         return self.service.find(parts["name"] or "", parts.get("version") or parts.get("label"))
 
     def _match(self, verb: str, path: str) -> tuple[Route, Parts]:
+        if (verb, path) == ("OPTIONS", "*"):
+            return Route("OPTIONS", ANY, "open", tell=_allowed(["GET", "HEAD", "OPTIONS", "POST", "PUT"])), {}
         verbs = []
         for route in self._routes:
             if match := route.path.fullmatch(path):

@@ -36,6 +36,7 @@ REASONS = {
     414: "URI Too Long", 415: "Unsupported Media Type", 417: "Expectation Failed", 429: "Too Many Requests",
     431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented",
     503: "Service Unavailable", 504: "Gateway Timeout", 505: "HTTP Version Not Supported",
+    507: "Insufficient Storage",
 }  # fmt: skip
 HEADS = {code: f"HTTP/1.1 {code} {reason}\r\n".encode() for code, reason in REASONS.items()}
 ONCE = (b"host", b"content-length", b"authorization", b"content-type", b"content-encoding", b"transfer-encoding",
@@ -136,9 +137,7 @@ class Connection(asyncio.Protocol):
         if self._address and edge.addresses[self._address] > limits.per_address:
             over = "connections_per_address"
         if over:
-            self._last, self._deaf = True, LINGER_BYTES
-            refusal = Refused(503, "too many connections", "try again later", [(b"retry-after", b"1")], over)
-            self._send(edge.refuse(refusal), None)
+            self._refuse(Refused(503, "too many connections", "try again later", [(b"retry-after", b"1")], over))
 
     def connection_lost(self, error: Exception | None) -> None:
         edge = self.edge
@@ -162,7 +161,7 @@ class Connection(asyncio.Protocol):
             self._deaf -= len(data)
             if self._deaf <= 0:
                 self.abort()
-        elif self._task is not None:
+        elif self._task is not None or self._stuck:
             self._ahead += data
             if len(self._ahead) > AHEAD and not self._paused:
                 self._paused = True
@@ -184,6 +183,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._stuck = False
         self.deadline = self.edge.now + self.edge.limits.idle_seconds
+        self._go_on()
 
     # the parser's calls
 
@@ -215,7 +215,7 @@ class Connection(asyncio.Protocol):
             raise Refused(505, "this version of HTTP is not spoken here", "use HTTP/1.1")
         if version == "1.1" and b"host" not in headers:
             raise Refused(400, "a request of HTTP/1.1 needs a Host header")
-        path, _, query = self._url.partition(b"?")
+        path, _, query = _target(self._url).partition(b"?")
         request = Request(verb, _decoded(path), query.decode("latin-1"), headers)
         self._turn = _Turn(request, keep_alive, version == "1.0")
         self._stage = BODY
@@ -260,15 +260,19 @@ class Connection(asyncio.Protocol):
         pieces = self._pieces
         turn.request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._fresh()
-        self._stage = IDLE
         self.deadline = float("inf")
-        if self._task is None and not self._ready:
-            self._answer(turn)
-        elif len(self._ready) < PIPELINED:
-            self._ready.append(turn)
-        else:
+        if len(self._ready) >= PIPELINED:
             self.edge.buffered -= len(turn.request.body)
             raise Refused(503, "too many requests at once on one connection", "wait for answers", limit="pipelined")
+        self._stage = IDLE
+        if not turn.keep:
+            self._deaf = LINGER_BYTES
+        if self._task is None and not self._ready and not self._stuck:
+            self._answer(turn)
+        else:
+            self._ready.append(turn)
+        if not turn.keep:
+            raise Malformed  # whatever comes behind it
 
     def framing(self) -> bytes:
         said = [(name, self._headers.get(name)) for name in (b"content-length", b"transfer-encoding")]
@@ -288,11 +292,13 @@ class Connection(asyncio.Protocol):
         """The last answer on this connection: what follows can not be told from what was refused."""
         if self._deaf:
             return
+        if self._stage == IDLE:
+            self.edge.counters.add("edgekit_http_requests_begun_total")
         self._forget()
         self._fresh()
         self._stage, self._deaf = IDLE, LINGER_BYTES
         turn = _Turn(Request("", ""), False, False, self.edge.refuse(error))
-        if self._task is None and not self._ready:
+        if self._task is None and not self._ready and not self._stuck:
             self._answer(turn)
         else:
             self._ready.append(turn)
@@ -325,21 +331,24 @@ class Connection(asyncio.Protocol):
             return
         error = task.exception()
         self._send(task.result() if error is None else self.edge.refuse(error), turn)
-        while self._task is None and self._ready:
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Answer what waits, then read on; not while an answer is made, nor while the client does not read."""
+        while self._ready and self._task is None and not self._stuck:
             self._answer(self._ready.popleft())
-        if self._task is not None:
+        if self._task is not None or self._stuck:
             return
         if self._ahead and not self._deaf and not self._last:
             data, self._ahead = bytes(self._ahead), bytearray()
             self._feed(data)
-        if self._paused and self._task is None and not self._transport.is_closing():
+        if self._paused and self._task is None and not self._stuck and not self._transport.is_closing():
             self._paused = False
             self._transport.resume_reading()
 
-    def _send(self, response: Response, turn: "_Turn | None") -> None:
+    def _send(self, response: Response, turn: "_Turn") -> None:
         edge, transport, body = self.edge, self._transport, response.body
-        if turn is not None:
-            edge.buffered -= len(turn.request.body)
+        edge.buffered -= len(turn.request.body)
         if transport.is_closing():
             edge.counters.add("edgekit_clients_gone_total")
             return
@@ -350,10 +359,10 @@ class Connection(asyncio.Protocol):
             head.append(b"%s: %s\r\n" % pair)
         if last:
             head.append(b"connection: close\r\n")
-        elif turn is not None and turn.old:
+        elif turn.old:
             head.append(b"connection: keep-alive\r\n")
         head.append(b"\r\n")
-        if turn is not None and turn.request.verb == "HEAD":
+        if turn.request.verb == "HEAD":
             body = b""
         if len(body) <= JOINED:
             head.append(body)
@@ -423,6 +432,15 @@ class _Turn:
     keep: bool
     old: bool
     answer: Callable[[Request], Answer] | Response | None = None
+
+
+def _target(url: bytes) -> bytes:
+    """The path and query of a target; proxies' clients send it with scheme and host in front (RFC 9112, 3.2.2)."""
+    if url[:7].lower() != b"http://" and url[:8].lower() != b"https://":
+        return url
+    rest = url.partition(b"//")[2]
+    cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
+    return rest[cut:] if rest[cut : cut + 1] == b"/" else b"/" + rest[cut:]
 
 
 def _decoded(path: bytes) -> str:

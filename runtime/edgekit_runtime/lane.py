@@ -22,8 +22,6 @@ from edgekit_runtime.tensors import Feeds, Runner, check_feeds
 QUICK_NS = 500_000
 """A run below this is shorter than handing it to a thread and back is worth, and delays nobody."""
 PROBES = 5
-LAST_SECONDS = 60.0
-"""How long a lane that closes waits for its engine: one that hangs must not keep the server from ending."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,7 @@ class _Turn:
     done: "asyncio.Future[Feeds]"
     since: int
     deadline: float | None
+    even: bool
     gone: bool = False
     started: int = 0
     ended: int = 0
@@ -146,7 +145,9 @@ class Lane:
         self._refuse(feeds)
         check_feeds(self.served.inputs, feeds)
         loop = self._loop = asyncio.get_running_loop()
-        turn = _Turn(feeds, _rows(feeds), loop.create_future(), time.perf_counter_ns(), deadline)
+        rows = _rows(feeds)
+        even = self._batches and rows > 0 and all(value.shape[:1] == (rows,) for value in feeds.values())
+        turn = _Turn(feeds, rows, loop.create_future(), time.perf_counter_ns(), deadline, even)
         self._enter(turn)
         timer = None if deadline is None else loop.call_at(deadline, _expire, turn)
         try:
@@ -168,7 +169,6 @@ class Lane:
         """The engine is open: run what waits."""
         self.served, self._run, self.options = served, served.run, options
         self._batches = options.batching.size > 1 and served.batchable()
-        self._pace_of_sample()
         with self._room:
             self._paused = False
             self._room.notify()
@@ -180,15 +180,20 @@ class Lane:
         for turn in turns:
             _deliver(turn, None, error)
 
-    async def close(self) -> None:
-        """Take no more, answer what waits, let go of the engine."""
+    async def close(self, seconds: float = 60.0) -> None:
+        """Answer what was taken, let go of the engine. One that hangs is waited for so long and then left alone.
+
+        To be called once nobody finds the lane any more.
+        """
+        for _ in range(2):  # who found it just before may only now begin
+            await asyncio.sleep(0)
         self.closing = True
         if self.users:
             await self._idle.wait()
         with self._room:
             self._room.notify()
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, LAST_SECONDS)
+            await asyncio.to_thread(self._thread.join, seconds)
         self._quick_bytes = 0
         self._run = _gone
         self.served = replace(self.served, run=_gone)
@@ -244,11 +249,12 @@ class Lane:
             self._busy = False
             while True:
                 while self._turns and not self._paused:
+                    self._busy = True  # before the queue looks empty: `now` asks for both without the lock
                     turn = self._turns.popleft()
                     if not turn.gone:
                         turn.started = time.perf_counter_ns()
-                        self._busy = True
                         return self._gathered(turn)
+                    self._busy = False
                 if self.closing and not self._turns:
                     return []
                 self._room.wait()
@@ -256,7 +262,7 @@ class Lane:
     def _gathered(self, first: _Turn) -> list[_Turn]:
         """The turn with those behind it that fit into one batch; the lock is held, and let go of while waiting."""
         batching, turns, rows = self.options.batching, [first], first.rows
-        if not self._batches or first.rows >= batching.size:
+        if not first.even or first.rows >= batching.size:
             return turns
         until = first.since / 1e9 + batching.delay
         while True:
@@ -299,14 +305,16 @@ class Lane:
         return answer, None
 
     def _together(self, turns: list[_Turn]) -> list[_Outcome]:
-        feeds = {name: np.concatenate([turn.feeds[name] for turn in turns]) for name in turns[0].feeds}
+        rows = sum(turn.rows for turn in turns)
         start = time.perf_counter_ns()
         try:
-            answer = self._run(feeds)
+            answer = self._run({name: np.concatenate([turn.feeds[name] for turn in turns]) for name in turns[0].feeds})
         except Exception:  # one of them may be to blame: each is tried alone
             return [(turn, *self._alone(turn)) for turn in turns]
+        if any(value.shape[:1] != (rows,) for value in answer.values()):  # whose is which, nobody can tell
+            return [(turn, *self._alone(turn)) for turn in turns]
         end = time.perf_counter_ns()
-        self.stats.executed(sum(turn.rows for turn in turns), end - start)
+        self.stats.executed(rows, end - start)
         pieces: list[_Outcome] = []
         at = 0
         for turn in turns:
@@ -346,7 +354,7 @@ def _rows(feeds: Feeds) -> int:
 
 
 def _fit(one: _Turn, other: _Turn) -> bool:
-    return all(value.shape[1:] == other.feeds[name].shape[1:] for name, value in one.feeds.items())
+    return other.even and all(value.shape[1:] == other.feeds[name].shape[1:] for name, value in one.feeds.items())
 
 
 def _deliver_all(outcomes: list[_Outcome]) -> None:

@@ -91,8 +91,14 @@ class _HttpTools:
             self.events.ended()
 
     def feed(self, data: bytes) -> None:
+        while data:
+            data = self._fed(data)
+
+    def _fed(self, data: bytes) -> bytes:
+        """What is left to be fed again."""
         try:
             self._parser.feed_data(data)
+            return b""
         except self._library.HttpParserUpgrade as upgrade:
             # The client offers another protocol; it is answered in this one, and goes on in it. The parser has
             # stopped, before the body if there is one: a new one reads that behind a head that nobody hears of.
@@ -102,8 +108,7 @@ class _HttpTools:
                 self._cut, self._muted = False, True
                 data = b"POST / HTTP/1.1\r\n" + self._rest + b"\r\n" + data
                 self._rest = b""
-            if data:
-                self.feed(data)
+            return data
         except self._library.HttpParserCallbackError as error:
             raise error.__context__ or error from None
         except self._library.HttpParserError as error:

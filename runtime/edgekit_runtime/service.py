@@ -6,12 +6,13 @@ bundles of the one folder it was given."""
 import asyncio
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from edgekit_runtime.bundle import Bundle, is_bundle, open_bundle, read_manifest
-from edgekit_runtime.errors import BadRequest, EdgeKitError, Exceeded, Forbidden, NotFound
+from edgekit_runtime.errors import BadRequest, Busy, EdgeKitError, Exceeded, Forbidden, NotFound
 from edgekit_runtime.lane import Batching, Lane, LaneOptions
 from edgekit_runtime.limits import Limits
 from edgekit_runtime.manifest import Manifest
@@ -20,6 +21,8 @@ from edgekit_runtime.served import Served, closed, opened, rows_keep_apart
 
 log = logging.getLogger("edgekit_runtime.service")
 
+LAST_SECONDS = 5.0
+"""How long a server that ends waits for an engine that hangs."""
 CLOSED = ("this server does not load or unload models", "start it with --repository DIR")
 
 
@@ -62,6 +65,7 @@ class Service:
         self._found: dict[tuple[str, str | None], Lane] = {}
         self._states: dict[tuple[str, str], Entry] = {}
         self._changing = asyncio.Lock()
+        self._changes: set[asyncio.Future[None]] = set()
         for served in models:
             self._put(Lane(served, self._options(served), self.settings))
 
@@ -121,6 +125,16 @@ class Service:
         """
         if self.policy.repository is None:
             raise Forbidden(*CLOSED)
+        await self._whole(self._load(name))
+
+    async def _whole(self, change: Coroutine[Any, Any, None]) -> None:
+        """A change that goes on to its end, whether or not who asked for it is still there."""
+        task = asyncio.ensure_future(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        await asyncio.shield(task)
+
+    async def _load(self, name: str) -> None:
         async with self._changing:
             newest = await asyncio.to_thread(self._newest, name)
             if newest.manifest.version in self._lanes.get(name, {}):
@@ -136,6 +150,9 @@ class Service:
         """
         if self.policy.repository is None:
             raise Forbidden(*CLOSED)
+        await self._whole(self._unload(name))
+
+    async def _unload(self, name: str) -> None:
         async with self._changing:
             if name not in self._lanes:
                 raise NotFound("no such model", hint=self._hint())
@@ -144,7 +161,7 @@ class Service:
     async def close(self) -> None:
         """Answer what is under way and let go of all engines."""
         self.ready = False
-        await asyncio.gather(*(lane.close() for lane in self.lanes()))
+        await asyncio.gather(*(lane.close(LAST_SECONDS) for lane in self.lanes()))
 
     def _look(self, name: str, version: str | None) -> Lane:
         if name not in self._lanes and name in self.aliases:
@@ -250,13 +267,14 @@ class Service:
         await asyncio.gather(*(one.close() for one in before))
         try:
             ready = await asyncio.to_thread(opened, bundle, served)
-        except EdgeKitError as error:
+            options = await asyncio.to_thread(self._options, ready)
+        except BaseException as error:
             self._take(served.name, served.version)
-            lane.fail(error)
+            lane.fail(error if isinstance(error, EdgeKitError) else Busy("the model did not open", "try again later"))
             await lane.close()
             await self._reopen(before)
             raise
-        lane.resume(ready, self._options(ready))
+        lane.resume(ready, options)
 
     async def _reopen(self, before: list[Lane]) -> None:
         """The old versions again, from the repository where they still lie there."""

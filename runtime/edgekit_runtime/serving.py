@@ -122,19 +122,20 @@ class Server:
         self.service, self.where, self.guard, self.supervisor = service, where, guard, supervisor
         self.counters = Counters()
         self.edges: list[Edge] = []
+        self._servers: list[asyncio.Server] = []
+        self._grpcs: list[Any] = []
         self._reloading: asyncio.Future[None] | None = None
 
     async def run(self, tell: Tell, stop: asyncio.Event) -> None:
         """Serve until `stop`, then answer what is under way."""
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._close)
             at = await self._listen(stack)
             if self.supervisor.watchdog is not None:
                 from edgekit_runtime.watchdog import watch
 
                 self._keep(stack, watch(self._open_lanes, self.supervisor.watchdog, self.supervisor.notify))
-            tell(
-                {**dict.fromkeys(("http", "unix", "grpc", "admin", "admin_grpc")), **at, "models": self.service.names()}
-            )
+            tell({**dict.fromkeys(NAMES), **at, "models": self.service.names()})
             gc.collect()
             gc.freeze()  # what is there now stays: looking through it again and again would only delay answers
             self.supervisor.notify("READY=1")
@@ -142,30 +143,36 @@ class Server:
             self.supervisor.notify("STOPPING=1")
             self.service.ready = False
 
+    async def _close(self) -> None:
+        """Take no more connections, answer what is under way, let go of the models."""
+        for server in self._servers:
+            server.close()
+        ends = [edge.close(GRACEFUL_SECONDS) for edge in self.edges]
+        await asyncio.gather(*ends, *(server.stop(GRACEFUL_SECONDS) for server in self._grpcs))
+        await self.service.close()
+
     async def _listen(self, stack: AsyncExitStack) -> dict[str, str]:
-        """Open every address; closing the stack closes them, after the answers under way."""
-        stack.push_async_callback(self.service.close)
+        """Open every address."""
         at: dict[str, str] = {}
         public, admin = self._edge(False), self._edge(True)
+        for edge in (public, admin):
+            edge.tick(asyncio.get_running_loop().time())
+            self._keep(stack, edge.sweep())
+        named = self.where.named()
         for name, edge in (("http", public), ("unix", public), ("admin", admin)):
-            address = self.where.named().get(name)
+            address = named.get(name)
             if address is None:
                 continue
             if address.path is not None:
                 stack.callback(address.path.unlink, missing_ok=True)
             for listening in reversed(_bound(address)):
-                at[name] = await self._http(stack, edge, listening, name)
+                at[name] = await self._http(edge, listening, name)
         for name, listening in self.where.inherited:
             known = "admin" if name == "admin" else "unix" if listening.family == socket.AF_UNIX else "http"
-            at[known] = await self._http(stack, admin if name == "admin" else public, listening, known)
-        for edge in (public, admin):
-            edge.tick(asyncio.get_running_loop().time())
-            self._keep(stack, edge.sweep())
-            stack.push_async_callback(edge.close, GRACEFUL_SECONDS)
+            at[known] = await self._http(admin if name == "admin" else public, listening, known)
         for name in ("grpc", "admin_grpc"):
-            address = self.where.named().get(name)
-            if address is not None:
-                at[name] = await self._grpc(stack, address, name == "admin_grpc")
+            if name in named:
+                at[name] = await self._grpc(named[name], name == "admin_grpc")
         return at
 
     def _edge(self, admin: bool) -> Edge:
@@ -176,18 +183,18 @@ class Server:
         self.edges.append(edge)
         return edge
 
-    async def _http(self, stack: AsyncExitStack, edge: Edge, listening: socket.socket, name: str) -> str:
+    async def _http(self, edge: Edge, listening: socket.socket, name: str) -> str:
         tls = self.guard.tls if listening.family != socket.AF_UNIX else None
         more: dict[str, Any] = {} if tls is None else {"ssl": http_context(tls), "ssl_handshake_timeout": 10}
         server = await asyncio.get_running_loop().create_server(edge.protocol, sock=listening, backlog=BACKLOG, **more)
-        stack.callback(server.close)
+        self._servers.append(server)
         if listening.family == socket.AF_UNIX:
             path = str(listening.getsockname())
             return path if name == "unix" else f"unix:{path}"
         host, port = listening.getsockname()[:2]
         return f"{'http' if tls is None else 'https'}://{Address(host, port)}"
 
-    async def _grpc(self, stack: AsyncExitStack, address: Address, admin: bool) -> str:
+    async def _grpc(self, address: Address, admin: bool) -> str:
         try:
             from edgekit_runtime.grpc import start
         except ModuleNotFoundError as error:
@@ -204,7 +211,7 @@ class Server:
             None if tls is None or address.path is not None else read_pem(tls),
             admin,
         )
-        stack.push_async_callback(server.stop, GRACEFUL_SECONDS)
+        self._grpcs.append(server)
         return str(address) if address.path is not None else str(Address(address.host, port))
 
     def _open_lanes(self) -> list[Lane]:

@@ -63,7 +63,8 @@ def ordered(scopes: Collection[str]) -> list[str]:
     """The scopes in the order of `SCOPES`; raises `EdgeKitError` for one that is not there."""
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
-        raise EdgeKitError(f"no scope {', '.join(map(repr, unknown)) or 'given'}", hint=f"use {', '.join(SCOPES)}")
+        named = ", ".join(repr(word[:40]) for word in unknown[:5]) or "given"
+        raise EdgeKitError(f"no scope {named}", hint=f"use {', '.join(SCOPES)}")
     return [scope for scope in SCOPES if scope in scopes]
 
 

@@ -226,6 +226,19 @@ def test_an_offer_of_another_protocol_is_answered_in_this_one(served):
     assert b"[5.0,6.0]" in answer
 
 
+@pytest.mark.parametrize("target", ["http://x/v2/models?a=b", "HTTP://x:80/v2/models", "https://x/v2/models"])
+def test_a_target_as_proxies_get_it_is_understood(served, target):
+    answer = served.raw(get(target, "Connection: close"))
+    assert status(answer) == 200
+    assert b'"models"' in answer
+
+
+def test_options_of_everything_is_answered(served):
+    answer = served.raw(get("*", "Connection: close").replace(b"GET", b"OPTIONS", 1))
+    assert status(answer) == 200
+    assert b"allow: GET" in answer
+
+
 def test_head_is_get_without_its_body(served):
     answer = served.raw(get("/v2/models", "Connection: close").replace(b"GET", b"HEAD", 1))
     assert status(answer) == 200
