@@ -2,7 +2,6 @@
 
 Refuses unknown paths and verbs, callers without the right token, admin routes where they are not offered."""
 
-import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -28,6 +27,7 @@ from edgekit_runtime.inferring import HEAVY, answer
 from edgekit_runtime.limits import Limits
 from edgekit_runtime.routes import Parts, Route
 from edgekit_runtime.service import Service
+from edgekit_runtime.threads import in_thread
 
 log = logging.getLogger("edgekit_runtime.http")
 
@@ -56,10 +56,12 @@ class Desk:
         self._allow, self._admin = allow, admin
         self._known: dict[tuple[str, str], tuple[Route, Parts]] = {}
         self._limits = service.policy.limits
+        self._edge = Edge(self.begin, self.refuse, self._limits, counters)
 
+    @property
     def edge(self) -> Edge:
         """What the connections of this listener share."""
-        return Edge(self.begin, self.refuse, self._limits, self.counters)
+        return self._edge
 
     def begin(self, request: Request) -> Callable[[Request], Answer]:
         """Who answers the request, once its body is there.
@@ -129,7 +131,7 @@ class Desk:
         if not encoding:
             return found
         if len(found.body) > HEAVY:
-            return asyncio.to_thread(packed, found, encoding)
+            return in_thread(lambda: packed(found, encoding))
         return packed(found, encoding)
 
     async def _later(self, coming: Awaitable[Response], route: Route, parts: Parts, request: Request) -> Response:
@@ -143,10 +145,11 @@ class Desk:
         return done if isinstance(done, Response) else await done
 
     async def _unpacking(self, route: Route, parts: Parts, request: Request, encoding: bytes) -> Response:
-        body = await asyncio.to_thread(unpacked, request.body, encoding, self._limits.body)
-        plain = replace(request, body=body)
-        done = self._packed(self._run(route, parts, plain), route, parts, plain)
-        return done if isinstance(done, Response) else await done
+        body = await in_thread(lambda: unpacked(request.body, encoding, self._limits.body))
+        with self._edge.held(len(body)):
+            plain = replace(request, body=body)
+            done = self._packed(self._run(route, parts, plain), route, parts, plain)
+            return done if isinstance(done, Response) else await done
 
     def _lane(self, parts: Parts):  # type: ignore[no-untyped-def]
         return self.service.find(parts["name"] or "", parts.get("version") or parts.get("label"))

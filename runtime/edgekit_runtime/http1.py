@@ -5,7 +5,8 @@ Refuses what is no HTTP, what is too large, too much or too slow, each with its 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import cast
@@ -16,7 +17,7 @@ from edgekit_runtime.exchange import Refused, Request, Response
 from edgekit_runtime.limits import Limits
 from edgekit_runtime.parsing import Malformed, Parser, make_parser
 
-PIPELINED = 32
+PIPELINED = 1024
 """Requests that may be read ahead of the answer under way."""
 AHEAD = 65_536
 """Bytes that are kept unread while an answer is under way; then the socket is left alone."""
@@ -72,6 +73,21 @@ class Edge:
         """A new connection's."""
         return Connection(self)
 
+    @contextmanager
+    def held(self, size: int) -> Iterator[None]:
+        """Count so many more bytes as under way.
+
+        Raises:
+            Refused: they are too many with the others.
+        """
+        if self.buffered + size > self.limits.buffered:
+            raise _full()
+        self.buffered += size
+        try:
+            yield
+        finally:
+            self.buffered -= size
+
     async def sweep(self) -> None:
         """Close what is overdue, until cancelled: one timer for all connections."""
         loop = asyncio.get_running_loop()
@@ -111,7 +127,7 @@ class Connection(asyncio.Protocol):
         self._ready: deque[_Turn] = deque()
         self._task: asyncio.Task[Response] | None = None
         self._ahead = bytearray()
-        self._paused = self._stuck = self._last = False
+        self._paused = self._stuck = self._last = self._left = self._cut = False
         self._deaf = 0
         self._fresh()
 
@@ -152,7 +168,8 @@ class Connection(asyncio.Protocol):
             edge.buffered -= len(turn.request.body)
         edge.counters.add("edgekit_clients_gone_total", count=len(self._ready) + (self._stage in (HEAD, BODY)))
         self._ready.clear()
-        self._stage = IDLE
+        self._ahead.clear()
+        self._stage, self._deaf = IDLE, LINGER_BYTES
         if self._task is not None:
             self._task.cancel()
 
@@ -172,7 +189,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         if self._task is None or self._transport.get_extra_info("sslcontext") is not None:
             return False
-        self._last = True
+        self._left = True
         asyncio.get_running_loop().call_later(GRACE_SECONDS, self._give_up, self._task)
         return True
 
@@ -296,7 +313,7 @@ class Connection(asyncio.Protocol):
             self.edge.counters.add("edgekit_http_requests_begun_total")
         self._forget()
         self._fresh()
-        self._stage, self._deaf = IDLE, LINGER_BYTES
+        self._stage, self._deaf, self._cut = IDLE, LINGER_BYTES, True
         turn = _Turn(Request("", ""), False, False, self.edge.refuse(error))
         if self._task is None and not self._ready and not self._stuck:
             self._answer(turn)
@@ -321,6 +338,8 @@ class Connection(asyncio.Protocol):
             return
         self._task = asyncio.ensure_future(answer)
         self._task.add_done_callback(lambda task: self._done(task, turn))
+        if self._left:
+            asyncio.get_running_loop().call_later(GRACE_SECONDS, self._give_up, self._task)
 
     def _done(self, task: "asyncio.Future[Response]", turn: "_Turn") -> None:
         self._task = None
@@ -342,6 +361,8 @@ class Connection(asyncio.Protocol):
         if self._ahead and not self._deaf and not self._last:
             data, self._ahead = bytes(self._ahead), bytearray()
             self._feed(data)
+        if self._left and self._task is None and not self._ready and not self._last:
+            self._transport.close()
         if self._paused and self._task is None and not self._stuck and not self._transport.is_closing():
             self._paused = False
             self._transport.resume_reading()
@@ -373,12 +394,14 @@ class Connection(asyncio.Protocol):
         if last and not self._ready:
             self._finish()
         elif not self._stuck:
-            self.deadline = edge.now + edge.limits.idle_seconds
+            limits = edge.limits
+            waits = {IDLE: limits.idle_seconds, HEAD: limits.header_seconds, BODY: limits.body_seconds}
+            self.deadline = edge.now + waits[self._stage]
 
     def _finish(self) -> None:
         """All is said. A client that is still sending is heard out for a while: else it would not see our answer."""
         self._last = True
-        if self._deaf and self._transport.can_write_eof():
+        if self._cut and not self.edge.closing and self._transport.can_write_eof():
             self._transport.write_eof()
             self.deadline = self.edge.now + LINGER_SECONDS
         else:
@@ -400,7 +423,9 @@ class Connection(asyncio.Protocol):
 
     def overdue(self) -> None:
         """The deadline is over: a word to who sends too slowly, an end for who is idle or does not read."""
-        if self._deaf or self._stuck:
+        if self._task is not None and not self._stuck:
+            self.deadline = float("inf")  # what comes behind it has time until its answer is out
+        elif self._deaf or self._stuck:
             self.abort()
         elif self._stage == IDLE:
             self.leave()

@@ -10,6 +10,8 @@ from typing import Any
 from edgekit_runtime.errors import BadRequest, Unsupported
 from edgekit_runtime.lane import Lane
 from edgekit_runtime.protocols.asking import Asked
+from edgekit_runtime.tensors import Feeds
+from edgekit_runtime.threads import in_thread
 
 HEAVY = 128 * 1024
 """Bodies and answers beyond this many bytes are read and written in a thread: the event loop has others to serve."""
@@ -31,6 +33,8 @@ def answer(lane: Lane, read: Callable[[], Asked], size: int, timeout: float | No
             return infer(lane, lambda: asked, False, timeout)
         outputs, took = found
         run = time.perf_counter_ns()
+        if sum(value.nbytes for value in outputs.values()) > HEAVY:
+            return _written(lane, asked, outputs, (begun - start, took))
         reply = asked.write(outputs)
     except Unsupported as error:
         lane.stats.failed(time.perf_counter_ns() - start)
@@ -39,6 +43,18 @@ def answer(lane: Lane, read: Callable[[], Asked], size: int, timeout: float | No
         lane.stats.failed(time.perf_counter_ns() - start)
         raise
     _answered(lane, begun - start, 0, took, time.perf_counter_ns() - run)
+    return reply
+
+
+async def _written(lane: Lane, asked: Asked, outputs: Feeds, spent: tuple[int, int]) -> Any:
+    """A large reply of a quick model, written in a thread."""
+    start = time.perf_counter_ns()
+    try:
+        reply = await in_thread(lambda: asked.write(outputs))
+    except BaseException:
+        lane.stats.failed(sum(spent) + time.perf_counter_ns() - start)
+        raise
+    _answered(lane, spent[0], 0, spent[1], time.perf_counter_ns() - start)
     return reply
 
 
@@ -51,7 +67,7 @@ async def infer(lane: Lane, read: Callable[[], Asked], heavy: bool, timeout: flo
     start = time.perf_counter_ns()
     lane.users += 1
     try:
-        asked = await asyncio.to_thread(read) if heavy else read()
+        asked = await in_thread(read) if heavy else read()
         return await _rest(lane, asked, start, timeout)
     except BaseException:
         lane.stats.failed(time.perf_counter_ns() - start)
@@ -67,12 +83,12 @@ async def _rest(lane: Lane, asked: Asked, start: int, timeout: float | None) -> 
         deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
         feeds = asked.feeds
         if callable(feeds):
-            feeds = await asyncio.to_thread(feeds)
+            feeds = await in_thread(feeds)
         begun = time.perf_counter_ns()
         outputs, queued, took = await lane.timed(feeds, deadline)
         run = time.perf_counter_ns()
         size = sum(value.nbytes for value in outputs.values())
-        reply = await asyncio.to_thread(asked.write, outputs) if size > HEAVY else asked.write(outputs)
+        reply = await in_thread(lambda: asked.write(outputs)) if size > HEAVY else asked.write(outputs)
     except Unsupported as error:
         raise _unrunnable(lane, error) from error
     _answered(lane, begun - start, queued, took, time.perf_counter_ns() - run)

@@ -21,6 +21,12 @@ from edgekit_runtime.tensors import Feeds, Runner, check_feeds
 
 QUICK_NS = 500_000
 """A run below this is shorter than handing it to a thread and back is worth, and delays nobody."""
+LONG_NS = 20 * QUICK_NS
+"""A run that long is no hiccup of the machine: the model is not quick for all inputs."""
+TRUST = 100
+"""After such a run, so many quick ones in a row make it quick again."""
+SLACK_SECONDS = 0.01
+"""How long before its deadline a request is not waited with for others."""
 PROBES = 5
 
 
@@ -90,6 +96,8 @@ class Lane:
         self._batches = self.options.batching.size > 1 and served.batchable()
         self._quick_bytes = 0
         self._quick_ns = 0.0
+        self._doubts = 0
+        self._over: EdgeKitError | None = None
         if not paused:
             self._pace_of_sample()
 
@@ -118,6 +126,8 @@ class Lane:
             return None
         size = 0
         for value in feeds.values():
+            if value.dtype.kind == "O":  # strings do not tell their size
+                return None
             size += value.nbytes
         if size > self._quick_bytes:
             return None
@@ -161,7 +171,7 @@ class Lane:
         finally:
             if timer is not None:
                 timer.cancel()
-            if not turn.started:
+            if not turn.done.done() or turn.done.cancelled() or not turn.started:
                 self._leave(turn)
         return answer, turn.started - turn.since, turn.ended - turn.started
 
@@ -174,8 +184,9 @@ class Lane:
             self._room.notify()
 
     def fail(self, error: EdgeKitError) -> None:
-        """The engine did not open: whoever waits is told so."""
+        """The engine did not open: whoever waits, or still comes, is told so."""
         with self._room:
+            self._over = error
             turns, self._turns = list(self._turns), deque()
         for turn in turns:
             _deliver(turn, None, error)
@@ -213,6 +224,8 @@ class Lane:
 
     def _enter(self, turn: _Turn) -> None:
         with self._room:
+            if self._over is not None:
+                raise self._over
             if len(self._turns) >= self.options.queue:
                 self.stats.rejected += 1
                 raise Busy(f"{len(self._turns)} requests are waiting for this model", "try again later", self._wait())
@@ -230,9 +243,11 @@ class Lane:
 
     def _wait(self) -> int:
         """How many seconds the queue is long."""
-        runs = self.stats.executions
-        each = self.stats.infer.ns / max(self.stats.infer.count, 1) if runs else 0
-        return max(1, min(60, math.ceil(each * self.options.queue / 1e9)))
+        return max(1, min(60, math.ceil(self._mean() * self.options.queue)))
+
+    def _mean(self) -> float:
+        """Seconds that the engine takes for a request."""
+        return self.stats.infer.ns / 1e9 / max(self.stats.infer.count, 1)
 
     def _work(self) -> None:
         """The engine's thread."""
@@ -266,6 +281,8 @@ class Lane:
             return turns
         until = first.since / 1e9 + batching.delay
         while True:
+            room = 2 * self._mean() + SLACK_SECONDS
+            until = min([until, *(turn.deadline - room for turn in turns if turn.deadline is not None)])
             while self._turns and _fit(first, self._turns[0]) and rows + self._turns[0].rows <= batching.size:
                 turn = self._turns.popleft()
                 if not turn.gone:
@@ -282,7 +299,7 @@ class Lane:
 
     def _execute(self, turns: list[_Turn]) -> None:
         now = time.monotonic()
-        live = [turn for turn in turns if turn.deadline is None or turn.deadline > now]
+        live = [turn for turn in turns if not turn.gone and (turn.deadline is None or turn.deadline > now)]
         outcomes: list[_Outcome] = [(turn, None, _late()) for turn in turns if turn not in live]
         if len(live) > 1:
             outcomes += self._together(live)
@@ -325,6 +342,12 @@ class Lane:
 
     def _learn(self, size: int, took: int) -> None:
         """Keep up to which size a run is quick; once runs of that size are not any more, begin anew."""
+        if took > LONG_NS:
+            self._quick_bytes, self._doubts = 0, TRUST
+            return
+        self._doubts = max(0, self._doubts - 1) if took < QUICK_NS else self._doubts
+        if self._doubts:
+            return
         if size > self._quick_bytes:
             if took < QUICK_NS:
                 self._quick_bytes, self._quick_ns = size, float(took)

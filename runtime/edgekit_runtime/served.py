@@ -90,6 +90,9 @@ def rows_keep_apart(served: Served) -> bool:
         alone, beside, together = served.run(one), served.run(other), served.run(pair)
     except EdgeKitError:  # it does not run such a batch at all
         return False
+    rows = len(next(iter(one.values())))
+    if any(len(value) != rows for answer in (alone, beside) for value in answer.values()):
+        return False
     return all(_close(np.concatenate([alone[name], beside[name]]), together[name]) for name in alone)
 
 

@@ -173,7 +173,9 @@ class Service:
         if version is None or (version == "0" and version not in lanes):  # TensorFlow Serving's clients say 0
             return next(reversed(lanes.values()))
         if version not in lanes and self.aliases.get(version, ("",))[0] == name:
-            return self._look(name, self.aliases[version][1])
+            version = self.aliases[version][1]
+            if version is None:
+                return next(reversed(lanes.values()))
         if version in lanes:
             return lanes[version]
         for lane in lanes.values():
@@ -212,7 +214,12 @@ class Service:
         if self.policy.repository is None:
             return []
         found = []
-        for folder in sorted(self.policy.repository.iterdir()):
+        try:
+            folders = sorted(self.policy.repository.iterdir())
+        except OSError as error:
+            log.error("the repository does not read: %s", error)
+            return []
+        for folder in folders:
             if not folder.name.startswith(".") and is_bundle(folder):
                 try:
                     manifest = read_manifest(folder)
@@ -268,9 +275,9 @@ class Service:
         try:
             ready = await asyncio.to_thread(opened, bundle, served)
             options = await asyncio.to_thread(self._options, ready)
-        except BaseException as error:
+        except BaseException:
             self._take(served.name, served.version)
-            lane.fail(error if isinstance(error, EdgeKitError) else Busy("the model did not open", "try again later"))
+            lane.fail(Busy("the new version of the model did not open", "try again: the old one is coming back"))
             await lane.close()
             await self._reopen(before)
             raise
@@ -348,7 +355,9 @@ def _give_back() -> None:
     import ctypes
     import gc
 
+    gc.unfreeze()
     gc.collect()
+    gc.freeze()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

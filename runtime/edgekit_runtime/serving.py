@@ -179,7 +179,7 @@ class Server:
         own = ours.routes(self.counters, lambda: sum(len(edge.connections) for edge in self.edges))
         allow = None if self.guard.tokens is None else self.guard.tokens.allow
         desk = Desk(self.service, [*protocols(), *own], self.counters, allow, admin)
-        edge = desk.edge()
+        edge = desk.edge
         self.edges.append(edge)
         return edge
 
