@@ -28,6 +28,7 @@ fuzz: $(READY)  ## Every parser and the live server, for as many SECONDS each
 	FUZZ_SECONDS=$(or $(SECONDS),600) $(BIN)/python -m pytest tests/fuzz -x -q
 
 wheels: $(READY)  ## Wheels of both distributions, in dist/
+	@rm -rf build runtime/build
 	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist ./runtime .
 
 $(READY): requirements.txt pyproject.toml runtime/pyproject.toml

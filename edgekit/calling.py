@@ -72,9 +72,15 @@ def read_token(path: Path) -> str:
         EdgeKitError: it does not read.
     """
     try:
-        return path.read_text(encoding="utf-8").strip()
+        found = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise EdgeKitError(f"no token in {path}", hint="write the token, and nothing else, into the file") from error
+    if len(found.split()) > 1:  # the server's own file is easily taken for it
+        raise EdgeKitError(
+            f"{path} holds more than a token",
+            hint="write into it, alone, what `edgekit-runtime token new` printed; the server's file holds only hashes",
+        )
+    return found
 
 
 def parse_place(text: str) -> Place:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from edgekit_runtime import __version__, show
 from edgekit_runtime.answer import top
@@ -24,7 +24,9 @@ from edgekit_runtime.selftest import selftest
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
-    given = _parser().parse_args(arguments)
+    given, rest = _parser().parse_known_args(arguments)
+    if rest:
+        _strange(given.usage, rest)
     given.words = list(sys.argv[1:] if arguments is None else arguments)[1:]
     warnings.simplefilter("ignore")  # libraries warn their developers, not this command's user
     verb: Callable[[argparse.Namespace], int] = given.verb
@@ -99,6 +101,7 @@ def unit(given: argparse.Namespace) -> int:
     from edgekit_runtime import unit as asked
     from edgekit_runtime.unit_text import units
 
+    options.policy(given), options.aliases(given), options.where(given)  # or the unit would fail when it starts
     words = asked.typed(options.add, given.words)
     made = units(asked.understood(given, words, asked.installed_systemd()))
     if given.out:
@@ -184,8 +187,20 @@ def _add_token(verbs: Any) -> None:
 
 def _verb(verbs: Any, name: str, verb: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
     made: argparse.ArgumentParser = verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__)
-    made.set_defaults(verb=verb)
+    made.set_defaults(verb=verb, usage=made)
     return made
+
+
+def _strange(verb: argparse.ArgumentParser, rest: Sequence[str]) -> NoReturn:
+    """Tell what the verb does not know, with its own usage and what may have been meant."""
+    from difflib import get_close_matches
+
+    known = [word for action in verb._actions for word in action.option_strings]
+    near = get_close_matches(rest[0].partition("=")[0], known, 1) if rest[0].startswith("-") else []
+    more = f"; did you mean {near[0]}?" if near else ""
+    if not rest[0].startswith("-"):
+        more = "; write --input before a file" if "--input" in known else "; write all bundles side by side"
+    verb.error(f"unrecognized arguments: {' '.join(rest)}{more}")
 
 
 def _whole(text: str) -> int:
@@ -201,9 +216,10 @@ def _log() -> None:
     class Lines(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
             record.msg, record.args = record.getMessage().replace("\n", "\\n"), None
-            return show.safe(super().format(record))
+            return show.safe(super().format(record)).replace("\n", "\n  ")  # what an error quotes begins no line
 
-    handler = logging.StreamHandler()
+    # a stderr of its own: what is logged while engines open their files, and theirs is muted, is to be seen
+    handler = logging.StreamHandler(os.fdopen(os.dup(2), "w", errors="backslashreplace"))
     handler.setFormatter(Lines("%(levelname)s %(name)s: %(message)s"))
     ours = logging.getLogger("edgekit_runtime")
     ours.addHandler(handler)
@@ -213,6 +229,9 @@ def _log() -> None:
 
 def _filter(bundle: Bundle, given: argparse.Namespace) -> int:
     from edgekit_runtime.filtering import Filter, run_filter
+
+    if sys.stdin.isatty():
+        sys.stderr.write("reading lines of JSON from the terminal, Ctrl-D ends; or give --input FILE (see --help)\n")
 
     def out(line: str) -> None:
         sys.stdout.write(line + "\n")

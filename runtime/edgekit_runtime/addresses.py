@@ -94,11 +94,12 @@ def resolve(address: Address) -> tuple[Address, ...]:
 
 
 def require_token(addresses: Iterable[Address], tokens: object | None) -> None:
-    """Raise `EdgeKitError` where one of the addresses is beyond loopback and there are no tokens."""
+    """Raise `EdgeKitError` where one of the addresses is beyond loopback, or unknown, and there are no tokens."""
     if tokens is not None:
         return
     for address in addresses:
         if not address.loopback:
+            resolve(address)  # a name that means nothing here is told as that
             raise EdgeKitError(
                 f"{address} can be reached from other machines, and no token is asked for",
                 hint="edgekit-runtime token new NAME --scope infer --file tokens; then serve with --tokens tokens",

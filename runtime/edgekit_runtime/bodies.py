@@ -40,12 +40,11 @@ def unpacked(body: bytes, encoding: bytes, limit: int) -> bytes:
 
 def chosen(accepted: bytes) -> bytes:
     """The encoding to answer in, of those an Accept-Encoding header allows; empty for none."""
-    if b"gzip" not in accepted and b"deflate" not in accepted and b"*" not in accepted:
-        return b""
     weights = dict(map(_weighed, accepted.lower().split(b",")))
     rest = weights.get(b"*", 0.0)
     best = max(OFFERED, key=lambda name: weights.get(name, rest))
-    return best if weights.get(best, rest) > 0 else b""
+    weight = weights.get(best, rest)
+    return best if weight > 0 and weight >= weights.get(b"identity", 0.0) else b""
 
 
 def packed(response: Response, encoding: bytes) -> Response:

@@ -49,6 +49,8 @@ STATUSES: dict[type[EdgeKitError], tuple[str, str]] = {
     Late: ("DEADLINE_EXCEEDED", "late"),
 }
 """An error's status, and the word under which it is counted."""
+WATCHERS = 64
+"""Calls at once that are open to anybody and have no end."""
 STREAMS = 128
 """Calls at once on one connection."""
 PING_SECONDS = 60
@@ -100,6 +102,7 @@ class _Desk:
     ) -> None:
         self.service, self.counters, self.allow, self.admin, self.stopping = service, counters, allow, admin, stopping
         self.limits = service.policy.limits
+        self._watching = self._held = 0
 
     def handlers(self) -> list[Any]:
         """gRPC's handlers for all methods: they get and give bytes, so that reading is ours."""
@@ -110,26 +113,35 @@ class _Desk:
         for method in methods:
             _, name, call = method.path.split("/")
             one = (
-                grpc.unary_unary_rpc_method_handler(self._unary(method))
+                grpc.stream_unary_rpc_method_handler(self._unary(method))
                 if method.answer is not None
                 else grpc.stream_stream_rpc_method_handler(self._stream(method))
             )
             made.setdefault(name, {})[call] = one
         return [grpc.method_handlers_generic_handler(name, calls) for name, calls in made.items()]
 
-    def _unary(self, method: Method) -> Callable[[bytes, Any], Any]:
+    def _unary(self, method: Method) -> Callable[[Any, Any], Any]:
+        """Its one message is waited for here: gRPC itself would wait for ever, and ask for the token only then."""
         answer, kind = method.answer, method.request
         assert answer is not None
 
-        async def call(data: bytes, context: Any) -> bytes:
+        async def call(coming: AsyncIterator[bytes], context: Any) -> bytes:
+            size = 0
             try:
                 known = self._admit(method, context)
+                data = await self._first(coming)
+                if self._held + len(data) > self.limits.buffered:
+                    raise Busy("too many bytes are under way", "try again in a second")
+                size = len(data)
+                self._held += size
                 reply = await answer(self.service, await self._read(kind, data), known)
                 packed: bytes = reply.SerializeToString()
             except EdgeKitError as error:
                 await self._refuse(context, error)
             except Exception as error:  # the edge: a bug is told to the log, and the server lives on
                 await self._fail(context, error)
+            finally:
+                self._held -= size
             self.counters.add("edgekit_grpc_requests_total", "OK")
             return packed
 
@@ -143,8 +155,13 @@ class _Desk:
             async for data in coming:
                 yield await self._read(kind, data)
 
+        endless = method.scope == "open"
+
         async def call(coming: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+            self._watching += endless
             try:
+                if endless and self._watching > WATCHERS:
+                    raise Busy("too many watch this server", "ask once in a while instead")
                 known = self._admit(method, context)
                 async for reply in stream(self.service, messages(coming), known):
                     yield reply.SerializeToString()
@@ -152,9 +169,20 @@ class _Desk:
                 await self._refuse(context, error)
             except Exception as error:  # the edge: a bug is told to the log, and the server lives on
                 await self._fail(context, error)
+            finally:
+                self._watching -= endless
             self.counters.add("edgekit_grpc_requests_total", "OK")
 
         return call
+
+    async def _first(self, coming: AsyncIterator[bytes]) -> bytes:
+        try:
+            async with asyncio.timeout(self.limits.body_seconds):
+                return await anext(coming)
+        except TimeoutError as error:
+            raise Late(f"the message did not come within {self.limits.body_seconds:g} seconds") from error
+        except StopAsyncIteration as error:
+            raise BadRequest("there is no message in this call") from error
 
     def _admit(self, method: Method, context: Any) -> Context:
         metadata = dict(context.invocation_metadata())

@@ -79,6 +79,8 @@ class Desk:
             if route.scope != "open":
                 if route.scope == "admin" and not self._admin:
                     raise Forbidden("this is switched off here", hint="serve with --admin ADDRESS and ask there")
+                if route.scope == "admin" and b"origin" in request.headers:  # any page can make a browser ask
+                    raise Forbidden("a web page may not ask this", hint="ask from a program")
                 if self._allow is not None:
                     self._allow(request.headers.get(b"authorization"), route.scope)
             if route.read is not None:

@@ -20,7 +20,8 @@ from edgekit_runtime.parsing import Malformed, Parser, make_parser
 PIPELINED = 1024
 """Requests that may be read ahead of the answer under way."""
 AHEAD = 65_536
-"""Bytes that are kept unread while an answer is under way; then the socket is left alone."""
+"""Bytes that are kept unread while an answer is under way; then the socket is left alone. And what may come without
+the end of a header, a chunk or a body."""
 JOINED = 65_536
 """Bodies up to this size go out in one write with their head."""
 LINGER_SECONDS = 5.0
@@ -30,6 +31,8 @@ sending would not see the answer."""
 GRACE_SECONDS = 0.5
 """How long after a client closed its side an answer may still come; then it is given up."""
 WRITE_SECONDS = 30.0
+TURNED_AWAY = 64
+"""Connections beyond the limits that hear why, at once; more are closed without a word."""
 SWEEP_SECONDS = 0.5
 REASONS = {
     100: "Continue", 200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
@@ -63,6 +66,7 @@ class Edge:
     limits: Limits
     counters: Counters
     connections: set["Connection"] = field(default_factory=set)
+    turned_away: set["Connection"] = field(default_factory=set)
     addresses: dict[str, int] = field(default_factory=dict)
     buffered: int = 0
     date: bytes = b""
@@ -99,7 +103,7 @@ class Edge:
         """One round of `sweep`."""
         self.now = now
         self.date = f"date: {formatdate(time.time(), usegmt=True)}\r\n".encode()
-        for connection in [one for one in self.connections if one.deadline < now]:
+        for connection in [one for one in (*self.connections, *self.turned_away) if one.deadline < now]:
             connection.overdue()
 
     async def close(self, seconds: float) -> None:
@@ -110,7 +114,7 @@ class Edge:
         end = asyncio.get_running_loop().time() + seconds
         while self.connections and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.02)
-        for connection in list(self.connections):
+        for connection in (*self.connections, *self.turned_away):
             connection.abort()
 
 
@@ -128,13 +132,13 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[Response] | None = None
         self._ahead = bytearray()
         self._paused = self._stuck = self._last = self._left = self._cut = False
-        self._deaf = 0
+        self._deaf = self._owed = self._silent = 0
         self._fresh()
 
     def _fresh(self) -> None:
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
-        self._count = self._bytes = self._chunks = self._size = 0
+        self._count = self._named = self._bytes = self._chunks = self._size = 0
         self._pieces: list[bytes] = []
         self._turn: _Turn | None = None
 
@@ -145,24 +149,30 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self._address = peer[0] if isinstance(peer, tuple) else ""
-        edge.connections.add(self)
-        edge.addresses[self._address] = edge.addresses.get(self._address, 0) + 1
         edge.counters.add("edgekit_connections_total")
         self.deadline = edge.now + limits.header_seconds
-        over = "connections" if len(edge.connections) > limits.connections else ""
-        if self._address and edge.addresses[self._address] > limits.per_address:
+        here = edge.addresses.get(self._address, 0)
+        over = "connections" if len(edge.connections) >= limits.connections else ""
+        if self._address and here >= limits.per_address:
             over = "connections_per_address"
-        if over:
+        if not over:
+            edge.connections.add(self)
+            edge.addresses[self._address] = here + 1
+        elif len(edge.turned_away) >= TURNED_AWAY:
+            edge.counters.add("edgekit_refused_total", over)
+            self.abort()
+        else:  # it takes no place from who may come
+            edge.turned_away.add(self)
             self._refuse(Refused(503, "too many connections", "try again later", [(b"retry-after", b"1")], over))
 
     def connection_lost(self, error: Exception | None) -> None:
         edge = self.edge
-        edge.connections.discard(self)
-        left = edge.addresses.get(self._address, 1) - 1
-        if left:
-            edge.addresses[self._address] = left
-        else:
-            edge.addresses.pop(self._address, None)
+        edge.turned_away.discard(self)
+        if self in edge.connections:
+            edge.connections.discard(self)
+            edge.addresses[self._address] -= 1
+            if not edge.addresses[self._address]:
+                del edge.addresses[self._address]
         self._forget()
         for turn in self._ready:
             edge.buffered -= len(turn.request.body)
@@ -208,7 +218,7 @@ class Connection(asyncio.Protocol):
         self._fresh()
         self._stage = HEAD
         self.edge.counters.add("edgekit_http_requests_begun_total")
-        self.deadline = self.edge.now + self.edge.limits.header_seconds
+        self._wait(self.edge.limits.header_seconds)
 
     def target(self, piece: bytes) -> None:
         self._url += piece
@@ -217,10 +227,13 @@ class Connection(asyncio.Protocol):
 
     def header(self, name: bytes, value: bytes) -> None:
         limits = self.edge.limits
+        self._silent = 0
         self._count += 1
-        self._bytes += len(name) + len(value)
-        if self._count > limits.headers or self._bytes > limits.header_bytes:
-            raise Refused(431, "too many headers, or too long ones", "send fewer", limit="headers")
+        self._named += len(name) + len(value)
+        if self._count > limits.headers or self._named > limits.header_bytes:
+            raise _too_long()
+        if self._turn is not None:  # a trailer: it is counted, and says nothing of a request that is under way
+            return
         known = self._headers.get(name)
         if known is not None and name in ONCE:
             raise Refused(400, f"the header {name.decode()} comes twice", "send it once")
@@ -236,7 +249,7 @@ class Connection(asyncio.Protocol):
         request = Request(verb, _decoded(path), query.decode("latin-1"), headers)
         self._turn = _Turn(request, keep_alive, version == "1.0")
         self._stage = BODY
-        self.deadline = self.edge.now + self.edge.limits.body_seconds
+        self._wait(self.edge.limits.body_seconds)
         expect = headers.get(b"expect")
         length = int(headers.get(b"content-length", b"0"))
         try:
@@ -245,19 +258,22 @@ class Connection(asyncio.Protocol):
             self._turn.answer = self.edge.begin(request)
             self._announced(length)
         except Exception as error:  # whatever refuses the head: a body that is not too long is let pass first
-            if expect is not None or length > self.edge.limits.body + LINGER_BYTES:
+            if expect is not None or length > self.edge.limits.body:
+                self._owed = min(length, self.edge.limits.body + LINGER_BYTES)
                 raise
             self._turn.answer = self.edge.refuse(error)
         if expect is not None and version == "1.1" and (length or b"transfer-encoding" in headers):
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def chunk(self) -> None:
+        self._silent = 0
         self._chunks += 1
         if self._chunks > self.edge.limits.chunks:
             raise Refused(413, "the body comes in too many chunks", "send larger ones", limit="chunks")
 
     def body(self, piece: bytes) -> None:
         edge, turn = self.edge, self._turn
+        self._silent = 0
         if turn is None or isinstance(turn.answer, Response):
             self._bytes += len(piece)
             if self._bytes > edge.limits.body + LINGER_BYTES:
@@ -274,10 +290,11 @@ class Connection(asyncio.Protocol):
     def ended(self) -> None:
         turn = self._turn
         assert turn is not None
+        self._silent = 0
         pieces = self._pieces
         turn.request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._fresh()
-        self.deadline = float("inf")
+        self._wait(float("inf"))
         if len(self._ready) >= PIPELINED:
             self.edge.buffered -= len(turn.request.body)
             raise Refused(503, "too many requests at once on one connection", "wait for answers", limit="pipelined")
@@ -298,8 +315,11 @@ class Connection(asyncio.Protocol):
     # answering
 
     def _feed(self, data: bytes) -> None:
+        self._silent += len(data)
         try:
             self._parser.feed(data)
+            if self._silent > AHEAD:  # the parser gathers a header until it ends, however long it is
+                raise _too_long()
         except Malformed:
             self._refuse(Refused(400, "this is no HTTP request that can be read", limit="malformed"))
         except Exception as error:  # what the calls above raise, and bugs: the edge knows what to say
@@ -313,7 +333,7 @@ class Connection(asyncio.Protocol):
             self.edge.counters.add("edgekit_http_requests_begun_total")
         self._forget()
         self._fresh()
-        self._stage, self._deaf, self._cut = IDLE, LINGER_BYTES, True
+        self._stage, self._deaf, self._cut = IDLE, max(LINGER_BYTES, self._owed), True
         turn = _Turn(Request("", ""), False, False, self.edge.refuse(error))
         if self._task is None and not self._ready and not self._stuck:
             self._answer(turn)
@@ -374,7 +394,7 @@ class Connection(asyncio.Protocol):
             edge.counters.add("edgekit_clients_gone_total")
             return
         edge.counters.add("edgekit_http_requests_total", str(response.status))
-        last = self._last or edge.closing
+        last = (self._last or edge.closing) and not self._ready
         head = [HEADS.get(response.status, UNNAMED), edge.date, b"content-length: %d\r\n" % len(body)]
         for pair in response.headers:
             head.append(b"%s: %s\r\n" % pair)
@@ -391,7 +411,7 @@ class Connection(asyncio.Protocol):
         else:
             transport.write(b"".join(head))
             transport.write(body)
-        if last and not self._ready:
+        if last:
             self._finish()
         elif not self._stuck:
             limits = edge.limits
@@ -406,6 +426,11 @@ class Connection(asyncio.Protocol):
             self.deadline = self.edge.now + LINGER_SECONDS
         else:
             self._transport.close()
+
+    def _wait(self, seconds: float) -> None:
+        """The next deadline; one who does not read what was answered gets no new one."""
+        if not self._stuck:
+            self.deadline = self.edge.now + seconds
 
     def _forget(self) -> None:
         self.edge.buffered -= self._size
@@ -478,6 +503,10 @@ def _decoded(path: bytes) -> str:
 
 def _too_large(limits: Limits) -> Refused:
     return Refused(413, f"the body is larger than {limits.body} bytes", "send less at once", limit="body")
+
+
+def _too_long() -> Refused:
+    return Refused(431, "too many headers, or too long ones", "send fewer", limit="headers")
 
 
 def _full() -> Refused:

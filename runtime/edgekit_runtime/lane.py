@@ -98,6 +98,7 @@ class Lane:
         self._quick_ns = 0.0
         self._doubts = 0
         self._over: EdgeKitError | None = None
+        self._ended = False
         if not paused:
             self._pace_of_sample()
 
@@ -122,7 +123,9 @@ class Lane:
         Raises:
             BadRequest: the feeds do not fit.
         """
-        if self._busy or self._turns or self._paused:
+        if (
+            self._turns or self._busy or self._paused
+        ):  # in this order: the thread sets the one before it empties the other
             return None
         size = 0
         for value in feeds.values():
@@ -200,8 +203,10 @@ class Lane:
             await asyncio.sleep(0)
         self.closing = True
         if self.users:
-            await self._idle.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), seconds)
         with self._room:
+            self._ended = True
             self._room.notify()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, seconds)
@@ -226,6 +231,8 @@ class Lane:
         with self._room:
             if self._over is not None:
                 raise self._over
+            if self._ended:
+                raise NotFound("the model was unloaded", hint="ask again: another version may be there")
             if len(self._turns) >= self.options.queue:
                 self.stats.rejected += 1
                 raise Busy(f"{len(self._turns)} requests are waiting for this model", "try again later", self._wait())
@@ -270,7 +277,7 @@ class Lane:
                         turn.started = time.perf_counter_ns()
                         return self._gathered(turn)
                     self._busy = False
-                if self.closing and not self._turns:
+                if self._ended and not self._turns:
                     return []
                 self._room.wait()
 

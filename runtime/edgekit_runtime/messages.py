@@ -11,7 +11,7 @@ from typing import Any
 
 from edgekit_runtime.errors import BadRequest, Exceeded, NotFound
 
-HINT = "pip install 'edgekit-runtime[grpc]'"
+HINT = "install edgekit-runtime with its [grpc] extra: pip install './runtime[grpc]'"
 UNWEIGHED = 256 * 1024
 """Bytes that are read without a look at what is in them: they cannot become more than some megabytes."""
 ITEM = 64

@@ -74,7 +74,7 @@ class _HttpTools:
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._muted:
             return
-        self.events.header(name.lower(), value)
+        self.events.header(name.lower(), value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         if self._muted:

@@ -5,17 +5,17 @@ bundles of the one folder it was given."""
 
 import asyncio
 import logging
-import re
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.bundle import Bundle, is_bundle, open_bundle, read_manifest
-from edgekit_runtime.errors import BadRequest, Busy, EdgeKitError, Exceeded, Forbidden, NotFound
+from edgekit_runtime import repository
+from edgekit_runtime.bundle import Bundle, open_bundle
+from edgekit_runtime.errors import BadRequest, Busy, Exceeded, Forbidden, NotFound
 from edgekit_runtime.lane import Batching, Lane, LaneOptions
 from edgekit_runtime.limits import Limits
-from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.protocols.v2_settings import Settings
 from edgekit_runtime.served import Served, closed, opened, rows_keep_apart
 
@@ -107,7 +107,7 @@ class Service:
         known |= {
             (n, v): Entry(n, v, "READY") for n, lanes in self._lanes.items() for v in lanes if (n, v) not in known
         }
-        for _, manifest in self._folders():
+        for _, manifest in repository.listed(self.policy.repository):
             key = (manifest.name, manifest.version)
             known.setdefault(key, Entry(*key, "UNAVAILABLE", "not loaded"))
         return [known[key] for key in sorted(known)]
@@ -116,11 +116,13 @@ class Service:
         """Serve the newest bundle of that name in the repository, in place of the versions that are served now.
 
         Beside the old one where there is memory for both, else after it: requests wait meanwhile. An old
-        version answers what it has taken. Loading what is served already does nothing.
+        version answers what it has taken. Loading what is served already, byte for byte,
+        does nothing.
 
         Raises:
             Forbidden: there is no repository.
             NotFound: no such bundle is in it.
+        BadRequest: the newest is not whole.
             EdgeKitError: it does not run here; what was served is served on.
         """
         if self.policy.repository is None:
@@ -136,10 +138,11 @@ class Service:
 
     async def _load(self, name: str) -> None:
         async with self._changing:
-            newest = await asyncio.to_thread(self._newest, name)
-            if newest.manifest.version in self._lanes.get(name, {}):
-                return
-            await self._swap(newest)
+            assert self.policy.repository is not None
+            newest = await asyncio.to_thread(repository.newest, self.policy.repository, name)
+            known = self._lanes.get(name, {}).get(newest.manifest.version)
+            if known is None or known.served.manifest is None or known.served.manifest.files != newest.manifest.files:
+                await self._swap(newest)
 
     async def unload(self, name: str) -> None:
         """Serve no version of that model any more, once all that it took is answered.
@@ -156,7 +159,7 @@ class Service:
         async with self._changing:
             if name not in self._lanes:
                 raise NotFound("no such model", hint=self._hint())
-            await self._retire(name, list(self._lanes[name]))
+            await self._end([self._take(name, version) for version in self.versions(name)])
 
     async def close(self) -> None:
         """Answer what is under way and let go of all engines."""
@@ -199,7 +202,7 @@ class Service:
         if version in self._lanes.get(name, {}):
             raise BadRequest(f"model {name} version {version} is given twice", hint="serve it once")
         lanes = {**self._lanes.get(name, {}), version: lane}
-        self._lanes[name] = {key: lanes[key] for key in sorted(lanes, key=age)}
+        self._lanes[name] = {key: lanes[key] for key in sorted(lanes, key=repository.age)}
         self._found.clear()
 
     def _take(self, name: str, version: str) -> Lane:
@@ -209,39 +212,6 @@ class Service:
         self._found.clear()
         return lane
 
-    def _folders(self, name: str | None = None) -> list[tuple[Path, Manifest]]:
-        """The bundles that lie in the repository now, by their manifests, which are not verified yet."""
-        if self.policy.repository is None:
-            return []
-        found = []
-        try:
-            folders = sorted(self.policy.repository.iterdir())
-        except OSError as error:
-            log.error("the repository does not read: %s", error)
-            return []
-        for folder in folders:
-            if not folder.name.startswith(".") and is_bundle(folder):
-                try:
-                    manifest = read_manifest(folder)
-                except EdgeKitError as error:
-                    log.warning("%s", error.what)
-                    continue
-                if name in (None, manifest.name):
-                    found.append((folder, manifest))
-        return found
-
-    def _newest(self, name: str) -> Bundle:
-        """The newest bundle of that name that is whole; those that are not are said in the log."""
-        found = sorted(self._folders(name), key=lambda one: age(one[1].version), reverse=True)
-        problem: EdgeKitError = NotFound(f"no bundle of model {name[:100]!r} in the repository", "put it there first")
-        for folder, _ in found:
-            try:
-                return open_bundle(folder)
-            except EdgeKitError as error:
-                log.warning("%s", error.what)
-                problem = BadRequest(f"the bundles of model {name} are not whole", hint="look into the server's log")
-        raise problem
-
     async def _swap(self, bundle: Bundle) -> None:
         served, old = closed(bundle), self.versions(bundle.manifest.name)
         key = (served.name, served.version)
@@ -249,9 +219,10 @@ class Service:
         try:
             if self._fits(served, leaving=[]):
                 lane = await asyncio.to_thread(self._lane, bundle, served)
+                before = [self._take(served.name, version) for version in old]
                 self._put(lane)
             elif old and self._fits(served, leaving=old):
-                await self._one_after_the_other(bundle, served, old)
+                before = await self._one_after_the_other(bundle, served, old)
             else:
                 raise Exceeded(
                     f"model {served.name} takes {served.peak_mb:g} MB, more than --max-memory leaves",
@@ -260,18 +231,20 @@ class Service:
                 )
         finally:
             del self._states[key]
-        await self._retire(served.name, [version for version in old if version in self._lanes[served.name]])
+        await self._end(before)
 
     def _lane(self, bundle: Bundle, served: Served) -> Lane:
         ready = opened(bundle, served)
+        if ready.preprocess is not None and ready.preprocess.kind == "image" and find_spec("PIL") is None:
+            log.warning("%s: tensors only, no photos: Pillow is not installed (the extra [image])", ready.name)
         return Lane(ready, self._options(ready), self.settings)
 
-    async def _one_after_the_other(self, bundle: Bundle, served: Served, old: list[str]) -> None:
+    async def _one_after_the_other(self, bundle: Bundle, served: Served, old: list[str]) -> list[Lane]:
         """The new lane takes requests at once; they wait until the old engines are gone and the new one is open."""
         lane = Lane(served, self._wanted, self.settings, paused=True)
         before = [self._take(served.name, version) for version in old]
         self._put(lane)
-        await asyncio.gather(*(one.close() for one in before))
+        await self._end(before)
         try:
             ready = await asyncio.to_thread(opened, bundle, served)
             options = await asyncio.to_thread(self._options, ready)
@@ -282,25 +255,29 @@ class Service:
             await self._reopen(before)
             raise
         lane.resume(ready, options)
+        return []
 
     async def _reopen(self, before: list[Lane]) -> None:
         """The old versions again, from the repository where they still lie there."""
-        known = {(manifest.name, manifest.version): folder for folder, manifest in self._folders()}
         for lane in before:
-            folder = known.get((lane.served.name, lane.served.version))
-            if folder is None:
-                log.error("%s version %s is no longer in the repository", lane.served.name, lane.served.version)
-                continue
-            bundle = await asyncio.to_thread(open_bundle, folder)
-            self._put(await asyncio.to_thread(self._lane, bundle, closed(bundle)))
+            old = lane.served
+            for folder, manifest in repository.listed(self.policy.repository, old.name):
+                if old.manifest is not None and manifest.files == old.manifest.files:
+                    bundle = await asyncio.to_thread(open_bundle, folder)
+                    self._put(await asyncio.to_thread(self._lane, bundle, closed(bundle)))
+                    break
+            else:
+                log.error("%s version %s is no longer in the repository", old.name, old.version)
 
-    async def _retire(self, name: str, versions: list[str]) -> None:
-        for version in versions:
-            self._states[name, version] = Entry(name, version, "UNLOADING")
-            lane = self._take(name, version)
-            await lane.close()
-            del self._states[name, version]
-        if versions:
+    async def _end(self, lanes: list[Lane]) -> None:
+        """Let lanes that nobody finds any more answer what they took, then free their memory."""
+        keys = {(lane.served.name, lane.served.version) for lane in lanes}
+        ending = {key: Entry(*key, "UNLOADING") for key in keys if key not in self._states}
+        self._states |= ending
+        await asyncio.gather(*(lane.close() for lane in lanes))
+        for key in ending:
+            del self._states[key]
+        if lanes:
             await asyncio.to_thread(_give_back)
 
     def _fits(self, served: Served, leaving: Sequence[str]) -> bool:
@@ -328,8 +305,8 @@ def open_service(
     service = Service((), aliases, policy)
     given = [open_bundle(folder) for folder in folders]
     taken = {bundle.manifest.name for bundle in given}
-    names = sorted({manifest.name for _, manifest in service._folders()} - taken)
-    for bundle in [*given, *map(service._newest, names)]:
+    beside = repository.newest_whole(service.policy.repository)
+    for bundle in [*given, *(one for one in beside if one.manifest.name not in taken)]:
         served = closed(bundle)
         if not service._fits(served, []):
             raise Exceeded(
@@ -343,11 +320,6 @@ def open_service(
             raise BadRequest(f"alias {alias} is the name of a model", hint="choose another word")
         service.find(name, version)
     return service
-
-
-def age(version: str) -> list[tuple[int, int, str]]:
-    """A sort key: "10" is newer than "9", "1.2.10" than "1.2.9"."""
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.findall(r"\d+|[^\d.]+", version)]
 
 
 def _give_back() -> None:

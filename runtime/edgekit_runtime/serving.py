@@ -6,12 +6,14 @@ import asyncio
 import faulthandler
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from edgekit_runtime.addresses import Address, bind_unix, require_token, resolve
@@ -163,9 +165,10 @@ class Server:
             address = named.get(name)
             if address is None:
                 continue
-            if address.path is not None:
-                stack.callback(address.path.unlink, missing_ok=True)
-            for listening in reversed(_bound(address)):
+            sockets = _bound(address)
+            if address.path is not None:  # only now is it ours: what was there before is not to be removed
+                stack.callback(_remove, address.path, _mark(address.path))
+            for listening in reversed(sockets):
                 at[name] = await self._http(edge, listening, name)
         for name, listening in self.where.inherited:
             known = "admin" if name == "admin" else "unix" if listening.family == socket.AF_UNIX else "http"
@@ -245,11 +248,24 @@ def _bound(address: Address) -> list[socket.socket]:
             made.append(socket.create_server((one.host, port), family=family, backlog=BACKLOG))
         except (OSError, OverflowError) as error:
             if not made:
+                why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
                 raise EdgeKitError(
-                    f"cannot listen on {address}: {error}", hint="choose another address or port"
+                    f"cannot listen on {address}: {why}", hint="choose another address, or another --port"
                 ) from error
             log.warning("not listening on %s: %s", one, error)
     return made
+
+
+def _mark(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_ino, found.st_ctime_ns
+
+
+def _remove(path: Path, mark: tuple[int, int]) -> None:
+    """Remove our socket, unless another server has put its own there since."""
+    with suppress(FileNotFoundError):
+        if _mark(path) == mark:
+            path.unlink()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -3,22 +3,27 @@
 Refuses nothing. Who is cancelled meanwhile is let go only once the thread is done: what it works on is still in use."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
 T = TypeVar("T")
-MOST = 4
+MOST = max(1, min(4, (os.cpu_count() or 1) // 2))
+"""A photo of a few kilobytes may take 400 MB while it is decoded: each thread more may take as much again."""
 
 
 async def in_thread(work: Callable[[], T]) -> T:
     """What `work` gives or raises."""
-    doing = _pool().submit(work)
+    held = [work]
+    doing = _pool().submit(lambda: held.pop()())
     try:
         return await asyncio.wrap_future(doing)
     except asyncio.CancelledError:
-        if not doing.cancel():
+        if doing.cancel():
+            held.clear()  # it stays in the pool's queue, and need not keep what it was to work on
+        else:
             await asyncio.wait([asyncio.ensure_future(_end(doing))])
         raise
 

@@ -93,10 +93,11 @@ def _text(path: Path) -> str:
     except FileNotFoundError:
         raise NotFound(f"no file of tokens at {path}", hint=f"make one: {HINT_NEW}") from None
     except OSError as error:
-        raise EdgeKitError(f"it does not read: {error.strerror}") from error
+        raise EdgeKitError(f"it does not read: {error.strerror}", hint="name a file of tokens") from error
     if len(raw) > MAX_FILE:
         raise EdgeKitError(f"it is larger than {MAX_FILE} bytes")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise EdgeKitError(f"line {raw[: error.start].count(10) + 1}: not UTF-8") from error
+        where = f"line {raw[: error.start].count(10) + 1}"
+        raise EdgeKitError(f"{where}: not UTF-8", hint="name a file that `edgekit-runtime token new` made") from error

@@ -131,7 +131,8 @@ def add_token(path: Path, name: str, scopes: Collection[str]) -> str:
     secret, line = make_token(name, scopes)
     with _changing(path) as (real, text, known):
         if any(token.name == name for token in known):
-            raise EdgeKitError(f"{path} has a token {name}", hint=f"edgekit-runtime token revoke {name} --file {path}")
+            again = f"edgekit-runtime token revoke {name} --file {path}"
+            raise EdgeKitError(f"{path} has a token {name}", hint=f"choose another name, or first: {again}")
         _replace(real, text + ("\n" if text and not text.endswith("\n") else "") + line + "\n")
     return secret
 
@@ -154,7 +155,7 @@ def list_tokens(path: Path) -> str:
     """The tokens of a file for a person: name and scopes, a line each."""
     known = read_tokens(path)
     width = max((len(token.name) for token in known), default=0)
-    return "\n".join(f"{token.name:<{width}}  {','.join(ordered(token.scopes))}" for token in known)
+    return "\n".join(f"{token.name:<{width}}  {','.join(ordered(token.scopes))}" for token in known) or "no tokens"
 
 
 @contextmanager

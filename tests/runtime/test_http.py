@@ -218,4 +218,4 @@ def test_a_taken_port_is_an_error_that_can_be_mended(server, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: cannot listen")
-    assert "hint: choose another address or port" in done.stderr
+    assert "hint: choose another address, or another --port" in done.stderr

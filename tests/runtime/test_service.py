@@ -178,6 +178,39 @@ def test_without_a_repository_nothing_is_loaded_or_unloaded():
     asyncio.run(story())
 
 
+def test_a_load_of_what_is_not_whole_is_refused_and_the_old_one_serves_on(tmp_path):
+    async def story():
+        one = open_service([], None, Policy(repository(tmp_path, "1")))
+        (repository(tmp_path, "2") / "tiny-2" / "labels.txt").write_text("touched")
+        with pytest.raises(BadRequest, match="version 2 of model tiny is not whole"):
+            await one.load("tiny")
+        assert await answer(one) == "1"
+        await one.close()
+
+    asyncio.run(story())
+
+
+def test_other_bytes_of_the_same_version_are_swapped_in(tmp_path):
+    async def story():
+        one = open_service([], None, Policy(repository(tmp_path, "1")))
+        old = one.find("tiny")
+        await one.load("tiny")
+        assert one.find("tiny") is old
+        shutil.rmtree(tmp_path / "tiny-1")
+        make_bundle(tmp_path / "again", "tflite", version="1")
+        await one.load("tiny")
+        assert (one.find("tiny").served.engine, old.closing, one.versions("tiny")) == ("tflite", True, ["1"])
+        assert await answer(one) == "1"
+        await one.close()
+
+    asyncio.run(story())
+
+
+def test_aliases_in_a_ring_are_refused(tmp_path):
+    with pytest.raises(NotFound):
+        open_service([make_bundle(tmp_path / "b")], {"a": ("b", None), "b": ("a", None)})
+
+
 @pytest.mark.parametrize("name", ["../other", "/etc", "tiny-1", "", "a" * 10_000])
 def test_only_bundles_of_the_repository_are_loaded_by_their_own_name(tmp_path, name):
     async def story():

@@ -8,14 +8,13 @@ import gzip
 import json
 import logging
 import multiprocessing
-import os
 import socket
 import struct
 import sys
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from edgekit_runtime.served import Served, opened
 from edgekit_runtime.service import Policy, Service
 from edgekit_runtime.serving import Guard, Supervisor, Where, serve
 from edgekit_runtime.tensors import TensorSpec
+from edgekit_runtime.threads import MOST
 from edgekit_runtime.tokens import Tokens, add_token
 
 from tests.runtime.bundles import make_bundle
@@ -48,6 +48,7 @@ ROWS = {
         "test_http1.py::test_expect_continue_is_told_to_go_on_and_a_body_too_large_is_not",
         "test_grpc_refusals.py::test_a_message_beyond_the_limit_is_refused",
         "test_threats.py::test_a_flood_neither_fills_the_memory_nor_keeps_others_waiting",
+        "test_threats.py::test_bodies_without_a_length_are_bounded_together_too",
         "test_threats.py::test_messages_of_all_grpc_clients_together_are_bounded",
     ),
     2: (  # very many tiny chunks
@@ -186,7 +187,7 @@ def same(feeds):
 
 
 def same_late(feeds):
-    time.sleep(3)
+    time.sleep(1)
     return same(feeds)
 
 
@@ -298,10 +299,8 @@ def at_once(count, one):
     found = [None] * count
 
     def run(number):
-        try:
+        with suppress(OSError):
             found[number] = one(number)
-        except OSError:
-            pass
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
     for thread in threads:
@@ -347,7 +346,7 @@ def send(asked, count, codes):
     """The same request by many at once; each is answered with one of the codes, in time."""
 
     def flood(besieged):
-        found = statuses(at_once(count, lambda number: besieged.ask(asked)))
+        found = statuses(at_once(count, lambda number: besieged.ask(asked, seconds=5.0)))
         assert found.keys() <= set(codes), found
         assert found, "nobody was answered"
 
@@ -383,6 +382,7 @@ def wide(unit):
 
 
 BOMB = gzip.compress(two() + b" " * (4 * MIB - 500))
+HUGE = gzip.compress(bytes(200 * MIB), 1)
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 SLOW = "/v2/models/slow/infer"
 FLOODS = {
@@ -399,6 +399,7 @@ FLOODS = {
     "bodies that are too large": send(post(INFER, b" " * (8 * MIB)), 20, (413, 503)),
     "bombs": send(post(INFER, BOMB, "Content-Encoding: gzip"), 60, (200, 503)),
     "bombs for a slow model": send(post(SLOW, BOMB, "Content-Encoding: gzip"), 60, (200, 503)),
+    "bombs far beyond the limit": send(post(INFER, HUGE, "Content-Encoding: gzip"), 8, (413, 503)),
     "bombs in bombs": send(post(INFER, gzip.compress(wide(b"[],")), "Content-Encoding: gzip"), 30, (400, 413, 503)),
     "wide JSON of lists": send(post(INFER, wide(b"[1],")), 12, (400, 413, 503)),
     "wide JSON of strings": send(post(INFER, wide(b'"ab",')), 12, (400, 413, 503)),
@@ -406,7 +407,7 @@ FLOODS = {
     "answers that are not read": unread,
     "connections": crowd,
     "many requests in one packet": send(b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n" * 5000 + post(INFER, two()), 10, (200,)),
-    "requests for a slow model": send(post(SLOW, two()) * 1, 150, (200, 503)),
+    "requests for a slow model": send(post(SLOW, two()), 150, (200, 503)),
 }
 
 
@@ -435,11 +436,13 @@ def test_who_does_not_read_is_let_go_whatever_it_sends(monkeypatch):
     from edgekit_runtime import http1
 
     monkeypatch.setattr(http1, "WRITE_SECONDS", 1.0)
-    with live(Service([pair(same)])) as one, socket.create_connection(one.address, 0.2) as connection:
-        with pytest.raises(TimeoutError):
-            while True:
-                connection.sendall(b"GET /v2/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
-        assert len(one.server.edges[0].connections) == 1
+    with live(Service([pair(same)])) as one, socket.create_connection(one.address, 5) as connection:
+        for _ in range(2000):
+            connection.sendall(b"GET /v2/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+            time.sleep(0.01)
+            if any(known._stuck for known in one.server.edges[0].connections):
+                break
+        assert one.server.edges[0].connections
         end = time.monotonic() + 5
         while one.server.edges[0].connections:
             assert time.monotonic() < end
@@ -457,6 +460,17 @@ def test_one_address_does_not_take_the_places_of_the_others():
         finally:
             for connection in held:
                 connection.close()
+
+
+def test_bodies_without_a_length_are_bounded_together_too():
+    piece = b"%x\r\n%s\r\n" % (90_000, b" " * 90_000)
+    with live(Service([pair(same)], None, Policy(limits=Limits(body=100_000, buffered=250_000)))) as one:
+        held = [socket.create_connection(one.address, 5) for _ in range(3)]
+        for connection in held:
+            connection.sendall(CHUNKED + piece)
+        assert statuses([read_all(held[2], b"")]) == {503: 1}
+        for connection in held:
+            connection.close()
 
 
 def test_very_many_offers_of_other_protocols_are_answered():
@@ -497,7 +511,7 @@ def test_few_photos_are_decoded_and_few_large_texts_read_at_once(monkeypatch):
         large = post(INFER, two() + b" " * MIB)
         for asked in (post("/v2/models/photo/infer", b"x", "Content-Type: image/png"), large):
             assert statuses(at_once(12, lambda number, asked=asked: one.raw(asked))) == {200: 12}
-    assert most == max(1, (os.cpu_count() or 1) // 2)
+    assert most == MOST <= 4
 
 
 def test_very_many_keys_are_refused_before_they_are_made(besieged):
@@ -564,7 +578,7 @@ def test_callers_who_send_no_message_do_not_keep_the_server_from_others(besieged
 @pytest.mark.slow
 def test_messages_of_all_grpc_clients_together_are_bounded(besieged):
     large = message("slow", rows=400_000)
-    with besieged.held(), channels(besieged) as made:
+    with besieged.held(300), channels(besieged) as made:  # gRPC itself holds what is on its way
         calls = [one.unary_unary(RPC).future(large, timeout=8) for one in made for _ in range(15)]
         codes = Counter(call.code() for call in calls)
     assert codes[grpc.StatusCode.UNAVAILABLE] > 30
@@ -585,7 +599,9 @@ def text(old, new):
 
 
 def form(count):
-    parts = b"".join(b'--b\r\nContent-Disposition: form-data; name="%d"\r\n\r\nx\r\n' % number for number in range(count))
+    parts = b"".join(
+        b'--b\r\nContent-Disposition: form-data; name="%d"\r\n\r\nx\r\n' % number for number in range(count)
+    )
     return parts + b"--b--\r\n"
 
 
@@ -677,7 +693,7 @@ def test_made_up_names_make_no_new_series():
         assert not any("secret" in str(key) for key in one.server.counters.counts)
 
 
-def test_what_a_client_sent_cannot_forge_a_line_of_the_log(capsys):
+def test_what_a_client_sent_cannot_forge_a_line_of_the_log(capfd):
     def run(feeds):
         raise ValueError(feeds["x"][0])
 
@@ -691,9 +707,10 @@ def test_what_a_client_sent_cannot_forge_a_line_of_the_log(capsys):
         logger.warning("%s", WORDS)
     finally:
         logger.handlers, logger.propagate = before, propagate
-    written = capsys.readouterr().err
+    written = capfd.readouterr().err
     assert "forged" in written
     assert not any(line.startswith("ERROR edgekit_runtime.http: forged") for line in written.splitlines())
+    assert r"\r\nERROR edgekit_runtime.http: forged" in written
     assert "\x1b" not in written
     assert "\r" not in written
 

@@ -8,7 +8,7 @@ from typing import Any
 import onnxruntime as ort
 
 from edgekit_runtime.engines import EngineOptions, Specs
-from edgekit_runtime.errors import Unsupported
+from edgekit_runtime.errors import BadRequest, Unsupported
 from edgekit_runtime.tensors import Feeds, Runner, TensorSpec
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
@@ -27,8 +27,12 @@ def open_model(path: Path, options: EngineOptions) -> Runner:
     """A runner over one ONNX Runtime session with `options.threads` threads, which spin where `options.spin` says."""
     session = _session(path, options)
     names = [output.name for output in session.get_outputs()]
+    words = [given.name for given in session.get_inputs() if given.type == "tensor(string)"]
 
     def run(feeds: Feeds) -> Feeds:
+        for name in words:
+            if any(isinstance(item, bytes) for item in feeds[name].ravel().tolist()):  # it would take their repr()
+                raise BadRequest(f"{name}: ONNX Runtime takes texts, not bytes", hint="send UTF-8")
         try:
             return dict(zip(names, session.run(names, feeds), strict=True))
         except Exception as error:  # ONNX Runtime's errors share no base class below Exception

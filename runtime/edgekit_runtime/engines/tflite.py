@@ -17,7 +17,10 @@ try:
 except ModuleNotFoundError as missing:
     if missing.name is not None and missing.name.split(".")[0] != "ai_edge_litert":
         raise
-    from tflite_runtime.interpreter import Interpreter
+    try:
+        from tflite_runtime.interpreter import Interpreter
+    except ModuleNotFoundError:
+        raise missing from None  # the one to install
 
 
 def open_model(path: Path, options: EngineOptions) -> Runner:

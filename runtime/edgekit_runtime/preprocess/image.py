@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit_runtime.errors import BadRequest, EdgeKitError
+from edgekit_runtime.errors import BadRequest, EdgeKitError, NotOffered
 from edgekit_runtime.preprocess.kinds import Photo, Size, Source
 from edgekit_runtime.preprocess.settings import (
     REALS,
@@ -45,7 +45,7 @@ def feeds(wanted: Photo, source: Source) -> Feeds:
 
     Raises:
         BadRequest: it is no image, too large to decode, or too small for the crop.
-        EdgeKitError: Pillow is needed and not installed.
+        NotOffered: Pillow is needed and not installed.
     """
     pixels = _pixels(wanted, source)
     if wanted.crop is not None:
@@ -138,7 +138,7 @@ def _pillow() -> Any:
     try:
         from PIL import Image
     except ModuleNotFoundError as error:
-        raise EdgeKitError(
+        raise NotOffered(
             "reading an image needs Pillow, which is not installed",
             hint="install edgekit-runtime with its [image] extra: pip install './runtime[image]'",
         ) from error

@@ -25,7 +25,7 @@ LONG = 64
 KEYS = re.compile(rb'"[ \t\r\n]*+:')
 LONE = re.compile(rb"\\u[dD][89a-fA-F]")
 PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
-BONES = b'[]{},"'
+BONES = b'[]{},:"'
 NOT_BONES = bytes(set(range(256)) - set(BONES))
 STEPS: Array = np.zeros(256, np.int8)
 STEPS[list(b"[{")], STEPS[list(b"]}")] = 1, -1
@@ -139,7 +139,7 @@ def _orjson() -> tuple[Loads | None, Callable[[Any], bytes] | None]:
 def _measure(text: bytes, found: dict[str, Numbers], limits: Limits) -> None:
     """Hold the depth and the number of values against the limits, piece by piece, without recursion.
 
-    By the memory that it takes, a list or object counts as eight numbers, a string as three.
+    By the memory that it takes, a list or object counts as eight numbers, a string as three, a key as fifteen.
     """
     depth = max((len(numbers.shape) for numbers in found.values()), default=0)
     values, inside, at = 1 + sum(len(numbers.flat) for numbers in found.values()), 0, 0
@@ -157,6 +157,7 @@ def _measure(text: bytes, found: dict[str, Numbers], limits: Limits) -> None:
             raise Exceeded(f"the JSON is nested deeper than {limits.depth}", hint="send flat data", limit="depth")
         depth = int(levels[-1]) if bones else depth
         values += int(np.count_nonzero(steps >= 0)) + 7 * int(np.count_nonzero(steps > 0)) + len(parts) - 1
+        values += 11 * bones.count(b":")
         if values > limits.values:
             raise Exceeded(f"the JSON has more than {limits.values} values", "send binary tensors", limit="values")
 
