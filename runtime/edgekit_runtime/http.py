@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from edgekit_runtime.bodies import SMALLEST, chosen, packed, unpacked
 from edgekit_runtime.counters import Counters
+from edgekit_runtime.edge import Answer, Edge
 from edgekit_runtime.errors import (
     BadRequest,
     Busy,
@@ -22,8 +23,8 @@ from edgekit_runtime.errors import (
     Unsupported,
 )
 from edgekit_runtime.exchange import Refused, Request, Response, json_response
-from edgekit_runtime.http1 import Answer, Edge
 from edgekit_runtime.inferring import HEAVY, answer
+from edgekit_runtime.lane import Lane
 from edgekit_runtime.limits import Limits
 from edgekit_runtime.routes import Parts, Route
 from edgekit_runtime.service import Service
@@ -116,7 +117,7 @@ class Desk:
             assert route.read is not None
             lane, read = self._lane(parts), route.read
             seconds = self._limits.deadline or None
-            found: Answer = answer(lane, lambda: read(lane, request), _work(request), seconds)
+            found: Answer = answer(lane, lambda: read(lane, request), _work(request, lane), seconds)
             return found
         except EdgeKitError as error:
             if route.error is None:
@@ -153,7 +154,7 @@ class Desk:
             done = self._packed(self._run(route, parts, plain), route, parts, plain)
             return done if isinstance(done, Response) else await done
 
-    def _lane(self, parts: Parts):  # type: ignore[no-untyped-def]
+    def _lane(self, parts: Parts) -> Lane:
         return self.service.find(parts["name"] or "", parts.get("version") or parts.get("label"))
 
     def _match(self, verb: str, path: str) -> tuple[Route, Parts]:
@@ -195,11 +196,17 @@ class Desk:
 ANY = re.compile(".*")
 
 
-def _work(request: Request) -> int:
-    """How many bytes are to be parsed: with binary tensors, their JSON head alone."""
-    head = request.headers.get(HEADER_LENGTH)
-    size = len(request.body)
-    return size if head is None or not head.isdigit() or len(head) > 18 else min(int(head), size)
+def _work(request: Request, lane: Lane) -> int:
+    """How many bytes are to be parsed: with binary numbers, their JSON head alone."""
+    head, size = request.headers.get(HEADER_LENGTH), len(request.body)
+    if (
+        head is None
+        or not head.isdigit()
+        or len(head) > 18
+        or any(spec.dtype == "object" for spec in lane.served.inputs)
+    ):
+        return size
+    return min(int(head), size)
 
 
 def _allowed(verbs: list[str]) -> Callable[[Service, Request, Parts], Response]:

@@ -3,18 +3,14 @@
 Refuses what is no HTTP, what is too large, too much or too slow, each with its status; never holds more than it may."""
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from email.utils import formatdate
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
-from urllib.parse import unquote_to_bytes
 
-from edgekit_runtime.counters import Counters
+from edgekit_runtime.edge import Answer, Edge, full, too_large, too_long
 from edgekit_runtime.exchange import Refused, Request, Response
-from edgekit_runtime.limits import Limits
+from edgekit_runtime.http1_text import head, path_and_query
 from edgekit_runtime.parsing import Malformed, Parser, make_parser
 
 PIPELINED = 1024
@@ -33,89 +29,11 @@ GRACE_SECONDS = 0.5
 WRITE_SECONDS = 30.0
 TURNED_AWAY = 64
 """Connections beyond the limits that hear why, at once; more are closed without a word."""
-SWEEP_SECONDS = 0.5
-REASONS = {
-    100: "Continue", 200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
-    405: "Method Not Allowed", 408: "Request Timeout", 411: "Length Required", 413: "Content Too Large",
-    414: "URI Too Long", 415: "Unsupported Media Type", 417: "Expectation Failed", 429: "Too Many Requests",
-    431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented",
-    503: "Service Unavailable", 504: "Gateway Timeout", 505: "HTTP Version Not Supported",
-    507: "Insufficient Storage",
-}  # fmt: skip
-HEADS = {code: f"HTTP/1.1 {code} {reason}\r\n".encode() for code, reason in REASONS.items()}
 ONCE = (b"host", b"content-length", b"authorization", b"content-type", b"content-encoding", b"transfer-encoding",
         b"inference-header-content-length")  # fmt: skip
 """Headers that may not come twice: two readers could take them differently."""
 
-UNNAMED = b"HTTP/1.1 500 Internal Server Error\r\n"
 IDLE, HEAD, BODY = "nothing", "head", "body"
-
-Answer = Response | Awaitable[Response]
-
-
-@dataclass(slots=True)
-class Edge:
-    """What all connections of one listener share.
-
-    `begin` is asked when the head of a request is there, before its body: it raises what refuses it, and gives
-    who will answer the whole. `refuse` turns any exception into an answer.
-    """
-
-    begin: Callable[[Request], Callable[[Request], Answer]]
-    refuse: Callable[[BaseException], Response]
-    limits: Limits
-    counters: Counters
-    connections: set["Connection"] = field(default_factory=set)
-    turned_away: set["Connection"] = field(default_factory=set)
-    addresses: dict[str, int] = field(default_factory=dict)
-    buffered: int = 0
-    date: bytes = b""
-    now: float = 0.0
-    closing: bool = False
-
-    def protocol(self) -> "Connection":
-        """A new connection's."""
-        return Connection(self)
-
-    @contextmanager
-    def held(self, size: int) -> Iterator[None]:
-        """Count so many more bytes as under way.
-
-        Raises:
-            Refused: they are too many with the others.
-        """
-        if self.buffered + size > self.limits.buffered:
-            raise _full()
-        self.buffered += size
-        try:
-            yield
-        finally:
-            self.buffered -= size
-
-    async def sweep(self) -> None:
-        """Close what is overdue, until cancelled: one timer for all connections."""
-        loop = asyncio.get_running_loop()
-        while True:
-            self.tick(loop.time())
-            await asyncio.sleep(SWEEP_SECONDS)
-
-    def tick(self, now: float) -> None:
-        """One round of `sweep`."""
-        self.now = now
-        self.date = f"date: {formatdate(time.time(), usegmt=True)}\r\n".encode()
-        for connection in [one for one in (*self.connections, *self.turned_away) if one.deadline < now]:
-            connection.overdue()
-
-    async def close(self, seconds: float) -> None:
-        """End idle connections now, the others after their answer or `seconds`."""
-        self.closing = True
-        for connection in list(self.connections):
-            connection.leave()
-        end = asyncio.get_running_loop().time() + seconds
-        while self.connections and asyncio.get_running_loop().time() < end:
-            await asyncio.sleep(0.02)
-        for connection in (*self.connections, *self.turned_away):
-            connection.abort()
 
 
 class Connection(asyncio.Protocol):
@@ -145,34 +63,23 @@ class Connection(asyncio.Protocol):
     # the transport's calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        edge, limits = self.edge, self.edge.limits
+        edge = self.edge
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self._address = peer[0] if isinstance(peer, tuple) else ""
         edge.counters.add("edgekit_connections_total")
-        self.deadline = edge.now + limits.header_seconds
-        here = edge.addresses.get(self._address, 0)
-        over = "connections" if len(edge.connections) >= limits.connections else ""
-        if self._address and here >= limits.per_address:
-            over = "connections_per_address"
-        if not over:
-            edge.connections.add(self)
-            edge.addresses[self._address] = here + 1
-        elif len(edge.turned_away) >= TURNED_AWAY:
+        self.deadline = edge.now + edge.limits.header_seconds
+        over = edge.enter(self, self._address)
+        if over and len(edge.turned_away) >= TURNED_AWAY:
             edge.counters.add("edgekit_refused_total", over)
             self.abort()
-        else:  # it takes no place from who may come
+        elif over:
             edge.turned_away.add(self)
             self._refuse(Refused(503, "too many connections", "try again later", [(b"retry-after", b"1")], over))
 
     def connection_lost(self, error: Exception | None) -> None:
         edge = self.edge
-        edge.turned_away.discard(self)
-        if self in edge.connections:
-            edge.connections.discard(self)
-            edge.addresses[self._address] -= 1
-            if not edge.addresses[self._address]:
-                del edge.addresses[self._address]
+        edge.let_go(self, self._address)
         self._forget()
         for turn in self._ready:
             edge.buffered -= len(turn.request.body)
@@ -231,7 +138,7 @@ class Connection(asyncio.Protocol):
         self._count += 1
         self._named += len(name) + len(value)
         if self._count > limits.headers or self._named > limits.header_bytes:
-            raise _too_long()
+            raise too_long()
         if self._turn is not None:  # a trailer: it is counted, and says nothing of a request that is under way
             return
         known = self._headers.get(name)
@@ -245,8 +152,7 @@ class Connection(asyncio.Protocol):
             raise Refused(505, "this version of HTTP is not spoken here", "use HTTP/1.1")
         if version == "1.1" and b"host" not in headers:
             raise Refused(400, "a request of HTTP/1.1 needs a Host header")
-        path, _, query = _target(self._url).partition(b"?")
-        request = Request(verb, _decoded(path), query.decode("latin-1"), headers)
+        request = Request(verb, *path_and_query(self._url), headers)
         self._turn = _Turn(request, keep_alive, version == "1.0")
         self._stage = BODY
         self._wait(self.edge.limits.body_seconds)
@@ -282,9 +188,9 @@ class Connection(asyncio.Protocol):
         self._size += len(piece)
         edge.buffered += len(piece)
         if self._size > edge.limits.body:
-            raise _too_large(edge.limits)
+            raise too_large(edge.limits)
         if edge.buffered > edge.limits.buffered:
-            raise _full()
+            raise full()
         self._pieces.append(piece)
 
     def ended(self) -> None:
@@ -319,7 +225,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed(data)
             if self._silent > AHEAD:  # the parser gathers a header until it ends, however long it is
-                raise _too_long()
+                raise too_long()
         except Malformed:
             self._refuse(Refused(400, "this is no HTTP request that can be read", limit="malformed"))
         except Exception as error:  # what the calls above raise, and bugs: the edge knows what to say
@@ -395,21 +301,13 @@ class Connection(asyncio.Protocol):
             return
         edge.counters.add("edgekit_http_requests_total", str(response.status))
         last = (self._last or edge.closing) and not self._ready
-        head = [HEADS.get(response.status, UNNAMED), edge.date, b"content-length: %d\r\n" % len(body)]
-        for pair in response.headers:
-            head.append(b"%s: %s\r\n" % pair)
-        if last:
-            head.append(b"connection: close\r\n")
-        elif turn.old:
-            head.append(b"connection: keep-alive\r\n")
-        head.append(b"\r\n")
+        text = head(response, edge.date, b"close" if last else b"keep-alive" if turn.old else b"")
         if turn.request.verb == "HEAD":
             body = b""
         if len(body) <= JOINED:
-            head.append(body)
-            transport.write(b"".join(head))
+            transport.write(text + body)
         else:
-            transport.write(b"".join(head))
+            transport.write(text)
             transport.write(body)
         if last:
             self._finish()
@@ -440,9 +338,9 @@ class Connection(asyncio.Protocol):
     def _announced(self, length: int) -> None:
         limits = self.edge.limits
         if length > limits.body:
-            raise _too_large(limits)
+            raise too_large(limits)
         if self.edge.buffered + length > limits.buffered:
-            raise _full()
+            raise full()
 
     # ending
 
@@ -482,33 +380,3 @@ class _Turn:
     keep: bool
     old: bool
     answer: Callable[[Request], Answer] | Response | None = None
-
-
-def _target(url: bytes) -> bytes:
-    """The path and query of a target; proxies' clients send it with scheme and host in front (RFC 9112, 3.2.2)."""
-    if url[:7].lower() != b"http://" and url[:8].lower() != b"https://":
-        return url
-    rest = url.partition(b"//")[2]
-    cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
-    return rest[cut:] if rest[cut : cut + 1] == b"/" else b"/" + rest[cut:]
-
-
-def _decoded(path: bytes) -> str:
-    text = unquote_to_bytes(path) if b"%" in path else path
-    try:
-        return text.decode("utf-8")
-    except UnicodeDecodeError:
-        raise Refused(400, "the path is not UTF-8") from None
-
-
-def _too_large(limits: Limits) -> Refused:
-    return Refused(413, f"the body is larger than {limits.body} bytes", "send less at once", limit="body")
-
-
-def _too_long() -> Refused:
-    return Refused(431, "too many headers, or too long ones", "send fewer", limit="headers")
-
-
-def _full() -> Refused:
-    retry = [(b"retry-after", b"1")]
-    return Refused(503, "too many bytes are under way", "try again in a second", retry, limit="buffered")

@@ -14,17 +14,12 @@ import numpy as np
 
 from edgekit_runtime.errors import BadRequest, Busy, EdgeKitError, Late, NotFound
 from edgekit_runtime.limits import Limits
+from edgekit_runtime.pace import Pace
 from edgekit_runtime.protocols.v2_settings import Settings
 from edgekit_runtime.served import Served
 from edgekit_runtime.stats import Stats
 from edgekit_runtime.tensors import Feeds, Runner, check_feeds
 
-QUICK_NS = 500_000
-"""A run below this is shorter than handing it to a thread and back is worth, and delays nobody."""
-LONG_NS = 20 * QUICK_NS
-"""A run that long is no hiccup of the machine: the model is not quick for all inputs."""
-TRUST = 100
-"""After such a run, so many quick ones in a row make it quick again."""
 SLACK_SECONDS = 0.01
 """How long before its deadline a request is not waited with for others."""
 PROBES = 5
@@ -94,9 +89,7 @@ class Lane:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._batches = self.options.batching.size > 1 and served.batchable()
-        self._quick_bytes = 0
-        self._quick_ns = 0.0
-        self._doubts = 0
+        self._pace = Pace()
         self._over: EdgeKitError | None = None
         self._ended = False
         if not paused:
@@ -105,7 +98,7 @@ class Lane:
     @property
     def quick(self) -> bool:
         """Whether small requests can be run at once on the event loop."""
-        return self._quick_bytes > 0
+        return self._pace.quick
 
     @property
     def paused(self) -> bool:
@@ -132,13 +125,13 @@ class Lane:
             if value.dtype.kind == "O":  # strings do not tell their size
                 return None
             size += value.nbytes
-        if size > self._quick_bytes:
+        if not self._pace.fits(size):
             return None
         start = time.perf_counter_ns()
         self._refuse(feeds)
         answer = self._run(feeds)
         took = time.perf_counter_ns() - start
-        self._learn(size, took)
+        self._pace.learn(size, took)
         self.stats.executed(_rows(feeds), took)
         return answer, took
 
@@ -210,7 +203,7 @@ class Lane:
             self._room.notify()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, seconds)
-        self._quick_bytes = 0
+        self._pace = Pace()
         self._run = _gone
         self.served = replace(self.served, run=_gone)
 
@@ -324,7 +317,7 @@ class Lane:
             turn.ended = time.perf_counter_ns()
             return None, error
         turn.ended = time.perf_counter_ns()
-        self._learn(sum(value.nbytes for value in turn.feeds.values()), turn.ended - start)
+        self._pace.learn(sum(value.nbytes for value in turn.feeds.values()), turn.ended - start)
         self.stats.executed(turn.rows, turn.ended - start)
         return answer, None
 
@@ -347,22 +340,6 @@ class Lane:
             at += turn.rows
         return pieces
 
-    def _learn(self, size: int, took: int) -> None:
-        """Keep up to which size a run is quick; once runs of that size are not any more, begin anew."""
-        if took > LONG_NS:
-            self._quick_bytes, self._doubts = 0, TRUST
-            return
-        self._doubts = max(0, self._doubts - 1) if took < QUICK_NS else self._doubts
-        if self._doubts:
-            return
-        if size > self._quick_bytes:
-            if took < QUICK_NS:
-                self._quick_bytes, self._quick_ns = size, float(took)
-            return
-        self._quick_ns += (min(took, 2 * QUICK_NS) - self._quick_ns) * 0.1  # one hiccup of the machine is no news
-        if self._quick_ns > QUICK_NS:
-            self._quick_bytes = 0
-
     def _pace_of_sample(self) -> None:
         sample = self.served.sample
         if sample is None:
@@ -372,8 +349,8 @@ class Lane:
             start = time.perf_counter_ns()
             self._run(sample)
             took = time.perf_counter_ns() - start
-            self._learn(size, took)
-            if took > 10 * QUICK_NS:
+            self._pace.learn(size, took)
+            if not self._pace.quick:
                 return
 
 

@@ -13,14 +13,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgekit_runtime.addresses import Address, bind_unix, require_token, resolve
 from edgekit_runtime.counters import Counters
+from edgekit_runtime.edge import Edge
 from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.http import Desk
-from edgekit_runtime.http1 import Edge
+from edgekit_runtime.http1 import Connection
 from edgekit_runtime.lane import Lane
 from edgekit_runtime.parsing import require_parser
 from edgekit_runtime.routes import ours, protocols
@@ -131,8 +133,12 @@ class Server:
     async def run(self, tell: Tell, stop: asyncio.Event) -> None:
         """Serve until `stop`, then answer what is under way."""
         async with AsyncExitStack() as stack:
+            public, admin = self._edge(False), self._edge(True)
+            for edge in (public, admin):
+                edge.tick(asyncio.get_running_loop().time())
+                self._keep(stack, edge.sweep())
             stack.push_async_callback(self._close)
-            at = await self._listen(stack)
+            at = await self._listen(stack, public, admin)
             if self.supervisor.watchdog is not None:
                 from edgekit_runtime.watchdog import watch
 
@@ -153,13 +159,9 @@ class Server:
         await asyncio.gather(*ends, *(server.stop(GRACEFUL_SECONDS) for server in self._grpcs))
         await self.service.close()
 
-    async def _listen(self, stack: AsyncExitStack) -> dict[str, str]:
+    async def _listen(self, stack: AsyncExitStack, public: Edge, admin: Edge) -> dict[str, str]:
         """Open every address."""
         at: dict[str, str] = {}
-        public, admin = self._edge(False), self._edge(True)
-        for edge in (public, admin):
-            edge.tick(asyncio.get_running_loop().time())
-            self._keep(stack, edge.sweep())
         named = self.where.named()
         for name, edge in (("http", public), ("unix", public), ("admin", admin)):
             address = named.get(name)
@@ -188,8 +190,12 @@ class Server:
 
     async def _http(self, edge: Edge, listening: socket.socket, name: str) -> str:
         tls = self.guard.tls if listening.family != socket.AF_UNIX else None
-        more: dict[str, Any] = {} if tls is None else {"ssl": http_context(tls), "ssl_handshake_timeout": 10}
-        server = await asyncio.get_running_loop().create_server(edge.protocol, sock=listening, backlog=BACKLOG, **more)
+        more: dict[str, Any] = (
+            {} if tls is None else {"ssl": http_context(tls), "ssl_handshake_timeout": 10, "ssl_shutdown_timeout": 1}
+        )
+        server = await asyncio.get_running_loop().create_server(
+            partial(Connection, edge), sock=listening, backlog=BACKLOG, **more
+        )
         self._servers.append(server)
         if listening.family == socket.AF_UNIX:
             path = str(listening.getsockname())

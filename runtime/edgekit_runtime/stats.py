@@ -1,6 +1,6 @@
 """What a model did so far, in plain integers: how often, how long, in batches of which size.
 
-Refuses nothing; written by the one event loop, read by whoever tells it to a client."""
+Refuses nothing; written by the event loop and the engine's thread, never both at once, read by whoever tells it."""
 
 import time
 from dataclasses import dataclass, field

@@ -294,7 +294,7 @@ def test_words_that_are_no_utf8_are_never_altered(served):
 ROW = b'{"instances":[1]}'
 INFER = json.dumps({"inputs": [tensor("x", "FP32", [1], [1])]}).encode()
 SIZE, PATH = f"Content-Length: {len(INFER)}", "/v2/models/FP32/infer"
-SPACED = "content-encoding: Identity \t"
+SPACED = f"INFERENCE-header-Content-Length:  {len(INFER)} \t"
 H2C = (
     "Connection: Upgrade, HTTP2-Settings",
     "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
