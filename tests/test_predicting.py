@@ -21,6 +21,8 @@ from edgekit.calling import Access, Place, parse_place, read_token
 from edgekit.predicting import Question, predict, shown, to_json
 from tests.runtime.bundles import LABELS, make_bundle, some, truth
 
+pytestmark = pytest.mark.slow
+
 ONE, TWO = some(1), some(2, seed=3)
 
 

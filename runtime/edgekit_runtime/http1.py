@@ -152,6 +152,8 @@ class Connection(asyncio.Protocol):
             raise Refused(505, "this version of HTTP is not spoken here", "use HTTP/1.1")
         if version == "1.1" and b"host" not in headers:
             raise Refused(400, "a request of HTTP/1.1 needs a Host header")
+        if b"content-length" in headers and b"transfer-encoding" in headers:  # h11 would take the chunks
+            raise Refused(400, "a body comes with a Content-Length or in chunks, not both", limit="malformed")
         request = Request(verb, *path_and_query(self._url), headers)
         self._turn = _Turn(request, keep_alive, version == "1.0")
         self._stage = BODY

@@ -127,6 +127,10 @@ class _H11:
 
     def feed(self, data: bytes) -> None:
         h11, events = self._h11, self._events
+        if not self._inside and not self._connection.trailing_data[0]:
+            data = data.lstrip(b"\r\n")  # empty lines may stand before a request
+            if not data:
+                return  # to h11 nothing would be the end
         try:
             self._connection.receive_data(data)
             while True:

@@ -23,6 +23,8 @@ from tritonclient.utils import InferenceServerException
 from tests.clients.serving import Running, serving
 from tests.runtime.bundles import make_bundle, some, truth
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Guarded:

@@ -15,6 +15,8 @@ from tests.clients.models import ENGINES
 from tests.clients.serving import Running
 from tests.runtime.bundles import LABELS, some, truth
 
+pytestmark = pytest.mark.slow
+
 TINY = [f"tiny-{engine}" for engine in ENGINES]
 
 

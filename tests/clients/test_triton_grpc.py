@@ -18,6 +18,8 @@ from tests.clients.models import ENGINES
 from tests.clients.serving import Running
 from tests.runtime.bundles import some, truth
 
+pytestmark = pytest.mark.slow
+
 TINY = [f"tiny-{engine}" for engine in ENGINES]
 
 

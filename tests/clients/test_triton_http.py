@@ -14,6 +14,8 @@ from tests.clients.models import ENGINES, KINDS, some_of
 from tests.clients.serving import Running
 from tests.runtime.bundles import some, truth
 
+pytestmark = pytest.mark.slow
+
 TINY = [f"tiny-{engine}" for engine in ENGINES]
 
 

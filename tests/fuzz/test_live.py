@@ -20,6 +20,8 @@ from tests.fuzz.making import damaged, fuzz
 from tests.fuzz.test_parsers import FORM, photos
 from tests.runtime.bundles import make_bundle, some, truth
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 GROWTH = 96.0
 """MiB that the server may grow by while all of this goes on; the body limit is a multiple of one request's."""

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from tests.fuzz.making import ODD, damaged, fuzz, only_ours
 from tests.fuzz.test_parsers import INPUTS, OUTPUTS, fits_and_is_answered, outputs
 
+pytestmark = pytest.mark.slow
+
 WHOLE = [value for value in ODD if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63]
 
 

@@ -21,6 +21,8 @@ from PIL import Image
 
 from tests.fuzz.making import changed, damaged, fuzz, only_ours, texts, values
 
+pytestmark = pytest.mark.slow
+
 INPUTS = (TensorSpec("x", "float32", (None, 2)), TensorSpec("s", "object", (None,)), TensorSpec("n", "int8", (None,)))
 OUTPUTS = (TensorSpec("y", "float32", (None, 2)), TensorSpec("t", "object", (None,)))
 LIMITS = Limits()

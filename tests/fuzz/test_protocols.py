@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from tests.fuzz.making import changed, damaged, fuzz, only_ours, texts
 from tests.fuzz.test_parsers import FORM, INPUTS, OUTPUTS, outputs, photos
 
+pytestmark = pytest.mark.slow
+
 WORDS = [
     "inputs",
     "outputs",

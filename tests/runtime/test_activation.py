@@ -14,6 +14,8 @@ import pytest
 from tests.runtime.bundles import make_bundle
 from tests.runtime.live import post
 
+pytestmark = pytest.mark.slow
+
 LAUNCH = "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid()); os.execv(sys.executable, sys.argv[1:])"
 GET = b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 

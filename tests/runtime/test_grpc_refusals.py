@@ -25,6 +25,8 @@ from tests.runtime import certificates
 from tests.runtime.bundles import make_bundle
 from tests.runtime.grpc_servers import INFER, REQUEST, Slow, echo, fake, ones, raw_call, refused, serving, tensor
 
+pytestmark = pytest.mark.slow
+
 ASK = REQUEST(
     model_name="echo", inputs=[{"name": "x", "datatype": "FP32", "shape": [1]}], raw_input_contents=[bytes(4)]
 ).SerializeToString()

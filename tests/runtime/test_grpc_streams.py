@@ -13,6 +13,8 @@ from edgekit_runtime.rpc.v2 import IN_FLIGHT
 
 from tests.runtime.grpc_servers import REQUEST, Slow, echo, fake, ones, serving, tensor
 
+pytestmark = pytest.mark.slow
+
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 CHECK, STATUS = (classes("health")[f"grpc.health.v1.HealthCheck{one}"] for one in ("Request", "Response"))
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3

@@ -14,6 +14,8 @@ from edgekit_runtime.service import Policy, Service
 
 from tests.runtime.live import live, pair, post, two
 
+pytestmark = pytest.mark.slow
+
 INFER = "/v2/models/m/infer"
 LIMITS = Limits(
     body=100_000, buffered=250_000, chunks=50, url=500, headers=20, header_bytes=2000, header_seconds=0.6,

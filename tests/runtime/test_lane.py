@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from edgekit_runtime.errors import BadRequest, Busy, Late, NotFound, Unsupported
 from edgekit_runtime.lane import Batching, Lane, LaneOptions
+from edgekit_runtime.pace import LONG_NS, QUICK_NS, TRUST, Pace
 from edgekit_runtime.served import rows_keep_apart
 from edgekit_runtime.tensors import TensorSpec
 
@@ -58,15 +59,35 @@ def test_a_slow_model_and_a_large_request_are_not_run_on_the_loop():
     assert quick.now({"x": np.zeros((5000, 2), np.float32)}) is None
 
 
-def test_a_model_that_gets_slow_leaves_the_loop():
-    lag = 0.0
-    lane = Lane(replace(pair(lambda f: time.sleep(lag) or double(f)), sample=x()))
-    assert lane.quick
-    lag = 0.004
-    for _ in range(30):
-        if lane.now(x()) is None:
-            break
-    assert not lane.quick
+def test_a_model_is_quick_up_to_the_size_that_it_was_quick_for():
+    pace = Pace()
+    assert not pace.quick
+    pace.learn(100, QUICK_NS // 2)
+    assert (pace.quick, pace.fits(100), pace.fits(101)) == (True, True, False)
+    pace.learn(1000, QUICK_NS + 1)
+    assert not pace.fits(1000)
+
+
+def test_one_hiccup_is_forgiven_and_a_model_that_gets_slow_leaves_the_loop():
+    pace = Pace()
+    pace.learn(100, QUICK_NS // 10)
+    pace.learn(100, 5 * QUICK_NS)
+    assert pace.quick
+    for _ in range(20):
+        pace.learn(100, 2 * QUICK_NS)
+    assert not pace.quick
+
+
+def test_a_model_that_was_slow_once_has_to_earn_its_place_on_the_loop():
+    pace = Pace()
+    pace.learn(100, QUICK_NS // 10)
+    pace.learn(100, LONG_NS + 1)
+    assert not pace.quick
+    for _ in range(TRUST - 1):
+        pace.learn(100, QUICK_NS // 10)
+    assert not pace.quick
+    pace.learn(100, QUICK_NS // 10)
+    assert pace.quick
 
 
 def test_requests_of_several_clients_wait_for_each_other_in_order():

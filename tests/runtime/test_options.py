@@ -9,6 +9,8 @@ import pytest
 from tests.clients.serving import serving
 from tests.runtime.bundles import make_bundle
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

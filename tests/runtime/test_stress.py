@@ -22,6 +22,8 @@ from edgekit_runtime.service import Policy, Service, open_service
 from tests.runtime.bundles import make_bundle, some, truth
 from tests.runtime.live import live, pair, post, two
 
+pytestmark = pytest.mark.slow
+
 
 def double(feeds):
     return {"y": feeds["x"] * 2}

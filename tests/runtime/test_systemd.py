@@ -21,6 +21,8 @@ from edgekit_runtime.systemd import _listening, listen_fds, notifier, watchdog_s
 from edgekit_runtime.tensors import TensorSpec
 from edgekit_runtime.watchdog import feed, probe_of, watch
 
+pytestmark = pytest.mark.slow
+
 TELL = """
 import os, sys
 for number, one in enumerate(sys.argv[1:], start=3):

@@ -40,6 +40,8 @@ from edgekit_runtime.tokens import Tokens, add_token
 from tests.runtime.bundles import make_bundle
 from tests.runtime.live import LOCAL, live, pair, post, two
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 ROWS = {
     1: (  # a body that is too large

@@ -14,6 +14,8 @@ from edgekit_runtime.tls import TlsFiles, doubts, http_context, read_pem, renew,
 
 from tests.runtime import certificates
 
+pytestmark = pytest.mark.slow
+
 if shutil.which("openssl") is None:
     pytest.skip("these tests make certificates with the openssl command", allow_module_level=True)
 

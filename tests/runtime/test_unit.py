@@ -17,6 +17,8 @@ from edgekit_runtime.unit_text import units
 
 from tests.runtime.bundles import make_bundle
 
+pytestmark = pytest.mark.slow
+
 MOST_EXPOSED = {"near": 10, "far": 12, "low": 14, "activated": 3}
 """Tenths of systemd's exposure level (0 safe, 100 unsafe), a tenth above what is reached."""
 
