@@ -44,6 +44,7 @@ class Edge:
     connections: set[Open] = field(default_factory=set)
     turned_away: set[Open] = field(default_factory=set)
     addresses: dict[str, int] = field(default_factory=dict)
+    targets: dict[bytes, tuple[str, str]] = field(default_factory=dict)
     buffered: int = 0
     date: bytes = b""
     now: float = 0.0

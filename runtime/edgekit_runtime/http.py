@@ -199,14 +199,7 @@ ANY = re.compile(".*")
 def _work(request: Request, lane: Lane) -> int:
     """How many bytes are to be parsed: with binary numbers, their JSON head alone."""
     head, size = request.headers.get(HEADER_LENGTH), len(request.body)
-    if (
-        head is None
-        or not head.isdigit()
-        or len(head) > 18
-        or any(spec.dtype == "object" for spec in lane.served.inputs)
-    ):
-        return size
-    return min(int(head), size)
+    return size if head is None or lane.strings or len(head) > 18 or not head.isdigit() else min(int(head), size)
 
 
 def _allowed(verbs: list[str]) -> Callable[[Service, Request, Parts], Response]:

@@ -27,6 +27,8 @@ sending would not see the answer."""
 GRACE_SECONDS = 0.5
 """How long after a client closed its side an answer may still come; then it is given up."""
 WRITE_SECONDS = 30.0
+TARGETS = 256
+"""How many targets are kept as they were read: most clients ask for few."""
 TURNED_AWAY = 64
 """Connections beyond the limits that hear why, at once; more are closed without a word."""
 ONCE = (b"host", b"content-length", b"authorization", b"content-type", b"content-encoding", b"transfer-encoding",
@@ -154,7 +156,12 @@ class Connection(asyncio.Protocol):
             raise Refused(400, "a request of HTTP/1.1 needs a Host header")
         if b"content-length" in headers and b"transfer-encoding" in headers:  # h11 would take the chunks
             raise Refused(400, "a body comes with a Content-Length or in chunks, not both", limit="malformed")
-        request = Request(verb, *path_and_query(self._url), headers)
+        known = self.edge.targets.get(self._url)
+        if known is None:
+            known = path_and_query(self._url)
+            if len(self.edge.targets) < TARGETS:
+                self.edge.targets[self._url] = known
+        request = Request(verb, *known, headers)
         self._turn = _Turn(request, keep_alive, version == "1.0")
         self._stage = BODY
         self._wait(self.edge.limits.body_seconds)
@@ -315,8 +322,10 @@ class Connection(asyncio.Protocol):
             self._finish()
         elif not self._stuck:
             limits = edge.limits
-            waits = {IDLE: limits.idle_seconds, HEAD: limits.header_seconds, BODY: limits.body_seconds}
-            self.deadline = edge.now + waits[self._stage]
+            if self._stage == IDLE:
+                self.deadline = edge.now + limits.idle_seconds
+            else:
+                self.deadline = edge.now + (limits.header_seconds if self._stage == HEAD else limits.body_seconds)
 
     def _finish(self) -> None:
         """All is said. A client that is still sending is heard out for a while: else it would not see our answer."""

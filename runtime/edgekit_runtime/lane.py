@@ -79,6 +79,7 @@ class Lane:
         self.stats = Stats()
         self.settings = settings or Settings()
         self.users = 0
+        self.strings = any(spec.dtype == "object" for spec in served.inputs)
         self.closing = False
         self._run: Runner = served.run
         self._paused = paused

@@ -80,6 +80,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(VALUES, st.sampled_from([None, 1]))
 def test_any_value_is_read_as_the_standard_library_reads_it(value, indent):
@@ -90,6 +91,7 @@ def test_any_value_is_read_as_the_standard_library_reads_it(value, indent):
         assert same(made, want)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(VALUES, st.sampled_from([None, 1]))
 def test_a_large_text_is_read_as_the_standard_library_reads_it(value, indent):
@@ -104,6 +106,7 @@ def test_a_large_text_is_read_as_the_standard_library_reads_it(value, indent):
 SIGNS = st.text(alphabet='[]{},:"01-+.eENaInfity tru\\', max_size=24)
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(SIGNS | SIGNS.map(lambda s: f"[[1,2],[3{s},4]]") | SIGNS.map(lambda s: f'{{"a":[1,2{s}],"b":[3.5,4]}}'))
 @example("[1,[2],3,4,5,6]")
@@ -128,6 +131,7 @@ def test_no_text_is_read_one_way_and_refused_another(text):
         assert same(both(text), want) or (want is BadRequest and both(text) is BadRequest)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(text):
