@@ -82,6 +82,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         edge = self.edge
         edge.let_go(self, self._address)
+        self._parser.close()
         self._forget()
         for turn in self._ready:
             edge.buffered -= len(turn.request.body)

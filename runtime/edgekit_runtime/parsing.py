@@ -31,6 +31,9 @@ class Parser(Protocol):
     """Takes bytes as they come."""
 
     def feed(self, data: bytes) -> None: ...
+    def close(self) -> None:
+        """Let go of who is called back: they hold each other."""
+        ...
 
 
 def make_parser(events: Events) -> Parser:
@@ -94,6 +97,10 @@ class _HttpTools:
         while data:
             data = self._fed(data)
 
+    def close(self) -> None:
+        self._parser = None
+        del self.events, self.on_body, self.on_chunk_header
+
     def _fed(self, data: bytes) -> bytes:
         """What is left to be fed again."""
         try:
@@ -156,6 +163,9 @@ class _H11:
                     return
         except h11.RemoteProtocolError as error:
             raise Malformed(str(error)) from error
+
+    def close(self) -> None:
+        del self._events
 
     def _new(self) -> Any:
         return self._h11.Connection(self._h11.SERVER, max_incomplete_event_size=65_536)
