@@ -102,6 +102,8 @@ def test_emulation_is_optional() -> None:
 def test_a_target_says_how_its_engines_run() -> None:
     assert find_target("rpi5").engine_options("tflite") == EngineOptions(4, "cpu", "float32")
     assert find_target("jetson-orin-nano").engine_options("onnx").device == "cuda"
+    assert not find_target("rpi5").engine_options("onnx").spin
+    assert parse_target(toy(options={"onnx": {"spin": True}}), "toy").engine_options("onnx").spin is True
     assert find_target("jetson-orin-nano").engine_options("tflite").device == "cpu"
     assert find_target("intel-npu").engine_options("openvino") == EngineOptions(4, "npu", "float16")
 
@@ -194,6 +196,7 @@ def test_a_missing_field_is_named(name: str) -> None:
         ({"emulate": ["cortex-a72"]}, "emulate is not a text"),
         ({"arch": "armv7l", "isa": [], "emulate": "cortex-a7"}, "no core of armv7l can be emulated"),
         ({"options": {"onnx": {"devise": "cuda"}}}, "did you mean 'device'"),
+        ({"options": {"onnx": {"spin": "maybe"}}}, "unknown spin in options.onnx 'maybe'"),
         ({"options": {"onnx": {"device": "cuba"}}}, "unknown device in options.onnx 'cuba'; did you mean 'cuda'"),
         ({"options": {"onyx": {}}}, "did you mean 'onnx'"),
         ({"options": []}, "options is not a table"),

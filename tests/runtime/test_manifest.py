@@ -82,6 +82,7 @@ def test_what_the_manifest_points_to_must_be_among_its_files(good, key, path):
         (["options"], {"threads": 0}),
         (["options"], {"precision": "float8"}),
         (["options"], {"cores": 4}),
+        (["options"], {"spin": "yes"}),
         (["golden", "count"], -1),
         (["golden", "tolerance"], float("nan")),
         (["golden", "tolerance"], None),
