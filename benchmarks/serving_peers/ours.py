@@ -29,7 +29,8 @@ def knows(flag: str) -> bool:
 
 @contextmanager
 def edgekit(words: Sequence[object], model: str, log: Path, grpc: bool = False) -> Iterator[Started]:
-    """Serve `words` (bundles and options); goes on as soon as it has said where it listens.
+    """Serve `words` (bundles and options) by HTTP, or by gRPC too where only that is to be asked: it is off unless
+    asked for, and its own threads take their share. Goes on as soon as the server has said where it listens.
 
     Raises:
         Wrong: it ended, or said nothing in time.
@@ -38,7 +39,7 @@ def edgekit(words: Sequence[object], model: str, log: Path, grpc: bool = False) 
     command = [*COMMAND, *words, "--port", "0", *more, *(["--json"] if knows("--json") else [])]
     with running(command, log) as process:
         at = _addresses(_line(process, log))
-        forms = {"binary": at["http"], "json": at["http"], **({"grpc": at["grpc"]} if grpc else {})}
+        forms = {"grpc": at["grpc"]} if grpc else {"binary": at["http"], "json": at["http"]}
         yield Started(EDGEKIT, process, model, forms)
 
 

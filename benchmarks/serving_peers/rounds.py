@@ -88,8 +88,11 @@ def _started(
     stack: ExitStack, model: ServedModel, peers: Sequence[Peer], scratch: Path, tell: Tell
 ) -> tuple[list[Started], list[Absent]]:
     grpc = knows("--grpc-port")
-    ours = stack.enter_context(edgekit([model.bundle], model.name, scratch / "edgekit.log", grpc))
-    started, absent = [ours], [] if grpc else [Absent("EdgeKit gRPC", "this serve has no --grpc-port")]
+    started, absent = [stack.enter_context(edgekit([model.bundle], model.name, scratch / "edgekit.log"))], []
+    if grpc:
+        started.append(stack.enter_context(edgekit([model.bundle], model.name, scratch / "edgekit-grpc.log", grpc)))
+    else:
+        absent.append(Absent("EdgeKit gRPC", "this serve has no --grpc-port"))
     for index, one in enumerate(peers):
         tell(f"{model.title}: starting {one.title}")
         found = stack.enter_context(peer(one, model, scratch / f"{model.name}-{index}.log", tell))
