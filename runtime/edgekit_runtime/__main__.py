@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edgekit_runtime import __version__, show
+from edgekit_runtime import __version__, options, show
 from edgekit_runtime.answer import top
 from edgekit_runtime.bundle import Bundle, open_bundle
 from edgekit_runtime.errors import EdgeKitError
@@ -61,7 +61,6 @@ def run(given: argparse.Namespace) -> int:
 
 def serve(given: argparse.Namespace) -> int:
     """Serve bundles over HTTP and gRPC until interrupted."""
-    from edgekit_runtime import options
     from edgekit_runtime.service import open_service
     from edgekit_runtime.serving import inherited, serve, supervised
 
@@ -97,7 +96,6 @@ def token_revoke(given: argparse.Namespace) -> int:
 
 def unit(given: argparse.Namespace) -> int:
     """Write a systemd unit that serves these bundles."""
-    from edgekit_runtime import options
     from edgekit_runtime import unit as asked
     from edgekit_runtime.unit_text import units
 
@@ -150,11 +148,10 @@ def _parser() -> argparse.ArgumentParser:
         help="photo.jpg, sound.wav, text.txt, x.npy, x.npz or NAME=FILE; repeatable; without it: lines of JSON",
     )
     one.add_argument("--json", action="store_true", help="print the whole answer as JSON")
-    one.add_argument("--top", type=_whole, default=5, metavar="N", help="how many labels to print (5)")
+    one.add_argument("--top", type=options.whole, default=5, metavar="N", help="how many labels to print (5)")
 
     one.add_argument("--strict", action="store_true", help="with lines of JSON: stop at the first that fails")
 
-    from edgekit_runtime import options
     from edgekit_runtime import unit as asked
 
     options.add(_verb(verbs, "serve", serve))
@@ -201,12 +198,6 @@ def _strange(verb: argparse.ArgumentParser, rest: Sequence[str]) -> NoReturn:
     if not rest[0].startswith("-"):
         more = "; write --input before a file" if "--input" in known else "; write all bundles side by side"
     verb.error(f"unrecognized arguments: {' '.join(rest)}{more}")
-
-
-def _whole(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 def _log() -> None:

@@ -4,7 +4,12 @@ Refuses nothing itself; everything that is not an `EdgeKitError` is a bug and ke
 
 
 class EdgeKitError(Exception):
-    """What was wrong and where (`what`), and what to type instead (`hint`, in the imperative)."""
+    """What was wrong and where (`what`), and what to type instead (`hint`, in the imperative).
+
+    `reason` is the word under which a server counts it.
+    """
+
+    reason = "other"
 
     def __init__(self, what: str, hint: str = "") -> None:
         super().__init__(what)
@@ -15,9 +20,13 @@ class EdgeKitError(Exception):
 class BadRequest(EdgeKitError):
     """The input does not fit the model."""
 
+    reason = "bad_request"
+
 
 class NotFound(EdgeKitError):
     """Something named by the user is not here: a model, an engine, a file."""
+
+    reason = "not_found"
 
 
 class BadBundle(EdgeKitError):
@@ -27,17 +36,25 @@ class BadBundle(EdgeKitError):
 class Unsupported(EdgeKitError):
     """The artifact cannot be run or made by this engine; another one may."""
 
+    reason = "unsupported"
+
 
 class NotOffered(EdgeKitError):
     """A part of a protocol that this server does not have."""
+
+    reason = "not_offered"
 
 
 class Unauthenticated(EdgeKitError):
     """No token, or one that is not known."""
 
+    reason = "unauthenticated"
+
 
 class Forbidden(EdgeKitError):
     """A known caller asks for what it may not have, or for what is switched off."""
+
+    reason = "forbidden"
 
 
 class Exceeded(EdgeKitError):
@@ -45,11 +62,13 @@ class Exceeded(EdgeKitError):
 
     def __init__(self, what: str, hint: str = "", limit: str = "body") -> None:
         super().__init__(what, hint)
-        self.limit = limit
+        self.limit = self.reason = limit
 
 
 class Busy(EdgeKitError):
     """The server has no room now, and will have some in about `retry_after` seconds."""
+
+    reason = "busy"
 
     def __init__(self, what: str, hint: str = "", retry_after: int = 1) -> None:
         super().__init__(what, hint)
@@ -58,3 +77,5 @@ class Busy(EdgeKitError):
 
 class Late(EdgeKitError):
     """The answer would have come after its deadline; it was not computed, or is thrown away."""
+
+    reason = "late"

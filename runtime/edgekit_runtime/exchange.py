@@ -44,7 +44,7 @@ class Refused(EdgeKitError):
         super().__init__(what, hint)
         self.status = status
         self.headers = headers or []
-        self.limit = limit
+        self.reason = limit or f"http_{status}"
 
 
 def json_response(value: Any, status: int = 200) -> Response:

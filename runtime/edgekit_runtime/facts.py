@@ -1,9 +1,16 @@
-"""What a protocol tells of a lane's model when it is asked for its configuration: the same over HTTP and gRPC.
+"""What a protocol has to know of a lane's model, and tells of it: the same over HTTP and gRPC.
 
 Refuses nothing."""
 
+from functools import partial
+
 from edgekit_runtime.lane import Lane
+from edgekit_runtime.preprocess import apply
+from edgekit_runtime.protocols.tfserving import Signature
+from edgekit_runtime.protocols.tfserving_status import Version
+from edgekit_runtime.protocols.tfserving_values import Encoded
 from edgekit_runtime.protocols.v2_about import Facts
+from edgekit_runtime.service import Service
 
 
 def facts(lane: Lane) -> Facts:
@@ -24,3 +31,18 @@ def facts(lane: Lane) -> Facts:
         preferred=batching.preferred,
         parameters=said,
     )
+
+
+def signature(lane: Lane) -> Signature:
+    """What TensorFlow Serving's protocol calls the model's inputs and outputs."""
+    served, preprocess = lane.served, lane.served.preprocess
+    encoded = None if preprocess is None else Encoded(preprocess.input, preprocess.kind, partial(apply, preprocess))
+    return Signature(served.inputs, served.outputs, served.labels, encoded, lane.options.limits)
+
+
+def available(service: Service, lane: Lane, name: str) -> list[Version]:
+    """The versions behind the `name` that was asked for, newest first: all of a model, or the one of an alias."""
+    found = lane.served
+    versions = service.versions(name) or [found.version]
+    numbers = [service.number(service.find(found.name, version).served) for version in reversed(versions)]
+    return [Version(number, "AVAILABLE") for number in numbers]

@@ -31,6 +31,7 @@ from edgekit_runtime.limits import Limits
 from edgekit_runtime.messages import read
 from edgekit_runtime.rpc import MODULES, Context, Method, health
 from edgekit_runtime.service import Service
+from edgekit_runtime.threads import in_thread
 from edgekit_runtime.tls import Pem
 
 log = logging.getLogger("edgekit_runtime.grpc")
@@ -38,17 +39,16 @@ log = logging.getLogger("edgekit_runtime.grpc")
 Allow = Callable[[str | bytes | None, str], None]
 """Given an authorization header and a scope; raises Unauthenticated or Forbidden."""
 
-STATUSES: dict[type[EdgeKitError], tuple[str, str]] = {
-    NotFound: ("NOT_FOUND", "not_found"),
-    BadRequest: ("INVALID_ARGUMENT", "bad_request"),
-    Unsupported: ("INVALID_ARGUMENT", "unsupported"),
-    NotOffered: ("UNIMPLEMENTED", "not_offered"),
-    Unauthenticated: ("UNAUTHENTICATED", "unauthenticated"),
-    Forbidden: ("PERMISSION_DENIED", "forbidden"),
-    Busy: ("UNAVAILABLE", "busy"),
-    Late: ("DEADLINE_EXCEEDED", "late"),
+STATUSES: dict[type[EdgeKitError], str] = {
+    NotFound: "NOT_FOUND",
+    BadRequest: "INVALID_ARGUMENT",
+    Unsupported: "INVALID_ARGUMENT",
+    NotOffered: "UNIMPLEMENTED",
+    Unauthenticated: "UNAUTHENTICATED",
+    Forbidden: "PERMISSION_DENIED",
+    Busy: "UNAVAILABLE",
+    Late: "DEADLINE_EXCEEDED",
 }
-"""An error's status, and the word under which it is counted."""
 WATCHERS = 64
 """Calls at once that are open to anybody and have no end."""
 STREAMS = 128
@@ -204,15 +204,14 @@ class _Desk:
 
     async def _read(self, kind: type[Any], data: bytes) -> Any:
         if len(data) > HEAVY:
-            return await asyncio.to_thread(read, kind, data, self.limits.body)
+            return await in_thread(lambda: read(kind, data, self.limits.body))
         return read(kind, data, self.limits.body)
 
     async def _refuse(self, context: Any, error: EdgeKitError) -> NoReturn:
-        status, reason = _status(error)
-        self.counters.add("edgekit_refused_total", reason)
+        self.counters.add("edgekit_refused_total", error.reason)
         details = f"{error.what}; {error.hint}" if error.hint else error.what
         trailers = (("retry-after", str(error.retry_after)),) if isinstance(error, Busy) else ()
-        await self._abort(context, status, details, trailers)
+        await self._abort(context, _status(error), details, trailers)
 
     async def _fail(self, context: Any, error: Exception) -> NoReturn:
         if isinstance(error, grpc.aio.AbortError):
@@ -227,13 +226,10 @@ class _Desk:
         raise AssertionError("abort() raises")
 
 
-def _status(error: EdgeKitError) -> tuple[str, str]:
+def _status(error: EdgeKitError) -> str:
     if isinstance(error, Exceeded):
-        return "RESOURCE_EXHAUSTED", error.limit
-    for kind, found in STATUSES.items():
-        if isinstance(error, kind):
-            return found
-    return "INTERNAL", "other"
+        return "RESOURCE_EXHAUSTED"
+    return next((status for kind, status in STATUSES.items() if isinstance(error, kind)), "INTERNAL")
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:

@@ -25,7 +25,6 @@ from edgekit_runtime.errors import (
 from edgekit_runtime.exchange import Refused, Request, Response, json_response
 from edgekit_runtime.inferring import HEAVY, answer
 from edgekit_runtime.lane import Lane
-from edgekit_runtime.limits import Limits
 from edgekit_runtime.routes import Parts, Route
 from edgekit_runtime.service import Service
 from edgekit_runtime.threads import in_thread
@@ -46,8 +45,8 @@ CACHED = 512
 
 
 class Desk:
-    """Answers the requests of one listener. `admin` says whether admin routes are offered there; `allow` checks
-    tokens, None asks for none."""
+    """Answers the requests of one listener; `edge` is what its connections share. `admin` says whether admin
+    routes are offered there; `allow` checks tokens, None asks for none."""
 
     def __init__(
         self, service: Service, routes: Iterable[Route], counters: Counters, allow: Allow | None, admin: bool = False
@@ -57,12 +56,7 @@ class Desk:
         self._allow, self._admin = allow, admin
         self._known: dict[tuple[str, str], tuple[Route, Parts]] = {}
         self._limits = service.policy.limits
-        self._edge = Edge(self.begin, self.refuse, self._limits, counters)
-
-    @property
-    def edge(self) -> Edge:
-        """What the connections of this listener share."""
-        return self._edge
+        self.edge = Edge(self.begin, self.refuse, self._limits, counters)
 
     def begin(self, request: Request) -> Callable[[Request], Answer]:
         """Who answers the request, once its body is there.
@@ -149,7 +143,7 @@ class Desk:
 
     async def _unpacking(self, route: Route, parts: Parts, request: Request, encoding: bytes) -> Response:
         body = await in_thread(lambda: unpacked(request.body, encoding, self._limits.body))
-        with self._edge.held(len(body)):
+        with self.edge.held(len(body)):
             plain = replace(request, body=body)
             done = self._packed(self._run(route, parts, plain), route, parts, plain)
             return done if isinstance(done, Response) else await done
@@ -179,9 +173,8 @@ class Desk:
         return self._dressed(route.error(error, self._counted(error), parts), error)
 
     def _counted(self, error: EdgeKitError) -> int:
-        status, reason = _status(error)
-        self.counters.add("edgekit_refused_total", reason)
-        return status
+        self.counters.add("edgekit_refused_total", error.reason)
+        return _status(error)
 
     def _dressed(self, response: Response, error: EdgeKitError) -> Response:
         if isinstance(error, Refused):
@@ -206,16 +199,9 @@ def _allowed(verbs: list[str]) -> Callable[[Service, Request, Parts], Response]:
     return lambda service, request, parts: Response(200, b"", [(b"allow", ", ".join(verbs).encode())])
 
 
-def _status(error: EdgeKitError) -> tuple[int, str]:
-    """The HTTP status, and the word under which it is counted."""
+def _status(error: EdgeKitError) -> int:
     if isinstance(error, Refused):
-        return error.status, error.limit or f"http_{error.status}"
+        return error.status
     if isinstance(error, Exceeded):
-        return EXCEEDED.get(error.limit, 413), error.limit
-    for kind, status in STATUSES.items():
-        if isinstance(error, kind):
-            return status, re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
-    return 500, "other"
-
-
-__all__ = ["Desk", "Limits"]
+        return EXCEEDED.get(error.limit, 413)
+    return next((status for kind, status in STATUSES.items() if isinstance(error, kind)), 500)

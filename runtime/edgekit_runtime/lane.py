@@ -53,7 +53,6 @@ class _Turn:
     since: int
     deadline: float | None
     even: bool
-    gone: bool = False
     started: int = 0
     ended: int = 0
 
@@ -117,9 +116,8 @@ class Lane:
         Raises:
             BadRequest: the feeds do not fit.
         """
-        if (
-            self._turns or self._busy or self._paused
-        ):  # in this order: the thread sets the one before it empties the other
+        # in this order: the thread says that it is busy before it empties the queue
+        if self._turns or self._busy or self._paused:
             return None
         size = 0
         for value in feeds.values():
@@ -168,7 +166,7 @@ class Lane:
         finally:
             if timer is not None:
                 timer.cancel()
-            if not turn.done.done() or turn.done.cancelled() or not turn.started:
+            if not turn.started:
                 self._leave(turn)
         return answer, turn.started - turn.since, turn.ended - turn.started
 
@@ -237,7 +235,6 @@ class Lane:
             self._thread.start()
 
     def _leave(self, turn: _Turn) -> None:
-        turn.gone = True
         with self._room:
             if turn in self._turns:
                 self._turns.remove(turn)
@@ -267,7 +264,7 @@ class Lane:
                 while self._turns and not self._paused:
                     self._busy = True  # before the queue looks empty: `now` asks for both without the lock
                     turn = self._turns.popleft()
-                    if not turn.gone:
+                    if not turn.done.done():
                         turn.started = time.perf_counter_ns()
                         return self._gathered(turn)
                     self._busy = False
@@ -286,7 +283,7 @@ class Lane:
             until = min([until, *(turn.deadline - room for turn in turns if turn.deadline is not None)])
             while self._turns and _fit(first, self._turns[0]) and rows + self._turns[0].rows <= batching.size:
                 turn = self._turns.popleft()
-                if not turn.gone:
+                if not turn.done.done():
                     turns.append(turn)
                     rows += turn.rows
             left = until - time.perf_counter()
@@ -300,7 +297,7 @@ class Lane:
 
     def _execute(self, turns: list[_Turn]) -> None:
         now = time.monotonic()
-        live = [turn for turn in turns if not turn.gone and (turn.deadline is None or turn.deadline > now)]
+        live = [turn for turn in turns if not turn.done.done() and (turn.deadline is None or turn.deadline > now)]
         outcomes: list[_Outcome] = [(turn, None, _late()) for turn in turns if turn not in live]
         if len(live) > 1:
             outcomes += self._together(live)

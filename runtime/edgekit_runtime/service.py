@@ -116,13 +116,12 @@ class Service:
         """Serve the newest bundle of that name in the repository, in place of the versions that are served now.
 
         Beside the old one where there is memory for both, else after it: requests wait meanwhile. An old
-        version answers what it has taken. Loading what is served already, byte for byte,
-        does nothing.
+        version answers what it has taken. Loading what is served already, byte for byte, does nothing.
 
         Raises:
             Forbidden: there is no repository.
             NotFound: no such bundle is in it.
-        BadRequest: the newest is not whole.
+            BadRequest: the newest is not whole.
             EdgeKitError: it does not run here; what was served is served on.
         """
         if self.policy.repository is None:

@@ -3,16 +3,13 @@
 Refuses what is not served in TensorFlow Serving's words, and explanations."""
 
 import re
-from functools import partial
 from typing import TYPE_CHECKING
 
 from edgekit_runtime.errors import EdgeKitError, NotFound
 from edgekit_runtime.exchange import Request, Response, json_response
-from edgekit_runtime.preprocess import apply
+from edgekit_runtime.facts import available, signature
 from edgekit_runtime.protocols import kserve_v1, tfserving, tfserving_examples, tfserving_status
 from edgekit_runtime.protocols.asking import Asked
-from edgekit_runtime.protocols.tfserving import Signature
-from edgekit_runtime.protocols.tfserving_values import Encoded
 from edgekit_runtime.routes import Parts, Route
 
 if TYPE_CHECKING:
@@ -22,28 +19,21 @@ if TYPE_CHECKING:
 MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+)|/labels/(?P<label>[^/:]+))?"
 
 
-def _signature(lane: "Lane") -> Signature:
-    served, preprocess = lane.served, lane.served.preprocess
-    encoded = None if preprocess is None else Encoded(preprocess.input, preprocess.kind, partial(apply, preprocess))
-    return Signature(served.inputs, served.outputs, served.labels, encoded, lane.options.limits)
-
-
 def _models(service: "Service", request: Request, parts: Parts) -> Response:
     return json_response(kserve_v1.models(service.names()))
 
 
 def _model(service: "Service", request: Request, parts: Parts) -> Response:
     name, asked = str(parts["name"]), parts["version"] or parts["label"]
-    served = _lane(service, parts).served
-    versions = (not asked and service.versions(name)) or [served.version]  # an alias stands for one
-    numbers = [service.number(service.find(served.name, version).served) for version in reversed(versions)]
-    said = tfserving_status.status([tfserving_status.Version(number, "AVAILABLE") for number in numbers])
+    lane = _lane(service, parts)
+    versions = available(service, lane, "" if asked else name)
+    said = tfserving_status.status(versions)
     return json_response(kserve_v1.readiness(name, service.ready) | said)
 
 
 def _metadata(service: "Service", request: Request, parts: Parts) -> Response:
     lane = _lane(service, parts)
-    return json_response(tfserving_status.metadata(lane.served.name, service.number(lane.served), _signature(lane)))
+    return json_response(tfserving_status.metadata(lane.served.name, service.number(lane.served), signature(lane)))
 
 
 def _explain(service: "Service", request: Request, parts: Parts) -> Response:
@@ -52,15 +42,15 @@ def _explain(service: "Service", request: Request, parts: Parts) -> Response:
 
 
 def _predict(lane: "Lane", request: Request) -> Asked:
-    return tfserving.read_predict(request.body, _signature(lane))
+    return tfserving.read_predict(request.body, signature(lane))
 
 
 def _classify(lane: "Lane", request: Request) -> Asked:
-    return tfserving_examples.read_classify(request.body, _signature(lane))
+    return tfserving_examples.read_classify(request.body, signature(lane))
 
 
 def _regress(lane: "Lane", request: Request) -> Asked:
-    return tfserving_examples.read_regress(request.body, _signature(lane))
+    return tfserving_examples.read_regress(request.body, signature(lane))
 
 
 def _lane(service: "Service", parts: Parts) -> "Lane":

@@ -4,23 +4,20 @@ Refuses models, versions and signatures that are not served, and to take a path 
 server's own repository."""
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgekit_runtime.errors import BadRequest, Forbidden, NotFound, NotOffered
+from edgekit_runtime.facts import available, signature
 from edgekit_runtime.inferring import answer
 from edgekit_runtime.messages import classes
-from edgekit_runtime.preprocess import apply
 from edgekit_runtime.protocols import tfserving_grpc as protocol
 from edgekit_runtime.protocols.asking import Asked
 from edgekit_runtime.protocols.tfserving import Signature
-from edgekit_runtime.protocols.tfserving_status import Version, unserved
-from edgekit_runtime.protocols.tfserving_values import Encoded
+from edgekit_runtime.protocols.tfserving_status import unserved
 from edgekit_runtime.rpc import Context, Method
 
 if TYPE_CHECKING:
     from edgekit_runtime.lane import Lane
-    from edgekit_runtime.served import Served
     from edgekit_runtime.service import Service
 
 Message = Any
@@ -51,17 +48,14 @@ async def _metadata(service: "Service", request: Message, context: Context) -> M
     for name in request.metadata_field:
         if name != "signature_def":
             raise BadRequest(f"Metadata field {name[:100]} is not supported", hint="ask signature_def")
-    served = _lane(service, request.model_spec).served
-    return protocol.metadata(_signature(served), (served.name, service.number(served)))
+    lane = _lane(service, request.model_spec)
+    return protocol.metadata(signature(lane), (lane.served.name, service.number(lane.served)))
 
 
 async def _status(service: "Service", request: Message, context: Context) -> Message:
     spec = request.model_spec
-    served = _lane(service, spec).served
-    asked = spec.WhichOneof("version_choice")
-    versions = (asked is None and service.versions(spec.name)) or [served.version]  # an alias stands for one
-    numbers = [service.number(service.find(served.name, version).served) for version in reversed(versions)]
-    return protocol.status([Version(number, "AVAILABLE") for number in numbers])
+    whole = spec.WhichOneof("version_choice") is None
+    return protocol.status(available(service, _lane(service, spec), spec.name if whole else ""))
 
 
 async def _reload(service: "Service", request: Message, context: Context) -> Message:
@@ -91,18 +85,9 @@ async def _reload(service: "Service", request: Message, context: Context) -> Mes
 
 async def _infer(service: "Service", request: Message, spec: Message, read: Read, context: Context) -> Message:
     lane = _lane(service, spec)
-    served = lane.served
-    named = (served.name, service.number(served))
-    reply = answer(lane, lambda: read(request, _signature(served), named), request.ByteSize(), context.timeout)
+    named = (lane.served.name, service.number(lane.served))
+    reply = answer(lane, lambda: read(request, signature(lane), named), request.ByteSize(), context.timeout)
     return await reply if isinstance(reply, Awaitable) else reply
-
-
-def _signature(served: "Served") -> Signature:
-    preprocess = served.preprocess
-    if preprocess is None:
-        return Signature(served.inputs, served.outputs, served.labels)
-    encoded = Encoded(preprocess.input, preprocess.kind, partial(apply, preprocess))
-    return Signature(served.inputs, served.outputs, served.labels, encoded)
 
 
 def _lane(service: "Service", spec: Message) -> "Lane":
