@@ -125,7 +125,6 @@ class Connection(asyncio.Protocol):
     # the parser's calls
 
     def begun(self) -> None:
-        self._fresh()
         self._stage = HEAD
         self.edge.counters.add("edgekit_http_requests_begun_total")
         self._wait(self.edge.limits.header_seconds)
@@ -137,6 +136,7 @@ class Connection(asyncio.Protocol):
 
     def header(self, name: bytes, value: bytes) -> None:
         limits = self.edge.limits
+        name, value = name.lower(), value.rstrip(b" \t")
         self._silent = 0
         self._count += 1
         self._named += len(name) + len(value)

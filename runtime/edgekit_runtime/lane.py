@@ -8,7 +8,9 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +25,7 @@ from edgekit_runtime.tensors import Feeds, Runner, check_feeds
 SLACK_SECONDS = 0.01
 """How long before its deadline a request is not waited with for others."""
 PROBES = 5
+Known = TypeVar("Known")
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Lane:
         self.stats = Stats()
         self.settings = settings or Settings()
         self.users = 0
+        self._known: dict[Callable[[Served], Any], Any] = {}
         self.strings = any(spec.dtype == "object" for spec in served.inputs)
         self.closing = False
         self._run: Runner = served.run
@@ -109,6 +113,13 @@ class Lane:
     def waiting(self) -> int:
         """How many requests are in the queue."""
         return len(self._turns)
+
+    def known(self, make: Callable[[Served], Known]) -> Known:
+        """What `make` makes of the lane's model, made when it is first asked for: what a protocol has to know."""
+        found: Known | None = self._known.get(make)
+        if found is None:
+            found = self._known[make] = make(self.served)
+        return found
 
     def now(self, feeds: Feeds) -> tuple[Feeds, int] | None:
         """The answer and the engine's nanoseconds, where the model is quick and free; else None: use `infer`.
@@ -173,6 +184,7 @@ class Lane:
     def resume(self, served: Served, options: LaneOptions) -> None:
         """The engine is open: run what waits."""
         self.served, self._run, self.options = served, served.run, options
+        self._known = {}
         self._batches = options.batching.size > 1 and served.batchable()
         with self._room:
             self._paused = False

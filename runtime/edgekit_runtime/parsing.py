@@ -2,6 +2,7 @@
 
 Refuses what the parser refuses, as `Malformed`; both give the same calls."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ class Malformed(Exception):
 
 
 class Events(Protocol):
-    """Who is called back. Names are lower-case, the target is as it came."""
+    """Who is called back. The target, names and values are as they came."""
 
     def begun(self) -> None: ...
     def target(self, piece: bytes) -> None: ...
@@ -55,29 +56,27 @@ def require_parser() -> None:
 
 
 class _HttpTools:
-    """Turns httptools' callbacks into `Events`."""
+    """Turns httptools' callbacks into `Events`: most are handed through as they are."""
 
-    __slots__ = ("_cut", "_library", "_muted", "_parser", "_rest", "events", "on_body", "on_chunk_header")
+    __slots__ = (
+        "_cut", "_library", "_muted", "_parser", "_rest", "events", "on_body", "on_chunk_header", "on_header",
+        "on_message_begin", "on_url",
+    )  # fmt: skip
 
     def __init__(self, events: Events, library: Any) -> None:
         self.events, self._library = events, library
         self.on_body, self.on_chunk_header = events.body, events.chunk
+        self.on_message_begin, self.on_url, self.on_header = events.begun, events.target, events.header
         self._muted = self._cut = False
         self._rest = b""
         self._parser = library.HttpRequestParser(self)
 
-    def on_message_begin(self) -> None:
-        if not self._muted:
-            self.events.begun()
+    def _unless_muted(self, hear: Callable[..., None]) -> Callable[..., None]:
+        def heard(*said: bytes) -> None:
+            if not self._muted:
+                hear(*said)
 
-    def on_url(self, piece: bytes) -> None:
-        if not self._muted:
-            self.events.target(piece)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._muted:
-            return
-        self.events.header(name.lower(), value.rstrip(b" \t"))
+        return heard
 
     def on_headers_complete(self) -> None:
         if self._muted:
@@ -99,7 +98,7 @@ class _HttpTools:
 
     def close(self) -> None:
         self._parser = None
-        del self.events, self.on_body, self.on_chunk_header
+        del self.events, self.on_body, self.on_chunk_header, self.on_message_begin, self.on_url, self.on_header
 
     def _fed(self, data: bytes) -> bytes:
         """What is left to be fed again."""
@@ -109,12 +108,15 @@ class _HttpTools:
         except self._library.HttpParserUpgrade as upgrade:
             # The client offers another protocol; it is answered in this one, and goes on in it. The parser has
             # stopped, before the body if there is one: a new one reads that behind a head that nobody hears of.
-            self._parser = self._library.HttpRequestParser(self)
             data = data[upgrade.args[0] :]
             if self._cut:
                 self._cut, self._muted = False, True
+                events, mute = self.events, self._unless_muted
+                self.on_message_begin, self.on_url = mute(events.begun), mute(events.target)
+                self.on_header = mute(events.header)
                 data = b"POST / HTTP/1.1\r\n" + self._rest + b"\r\n" + data
                 self._rest = b""
+            self._parser = self._library.HttpRequestParser(self)
             return data
         except self._library.HttpParserCallbackError as error:
             raise error.__context__ or error from None

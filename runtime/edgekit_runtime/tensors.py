@@ -68,10 +68,14 @@ _NAMES: dict[np.dtype[Any], str] = {}
 
 def check_feeds(specs: Sequence[TensorSpec], feeds: Mapping[str, Array]) -> None:
     """Raise `BadRequest` unless `feeds` holds exactly the tensors of `specs`, each fitting."""
-    if len(feeds) == len(specs) and all(spec.name in feeds for spec in specs):
-        for spec in specs:
-            spec.check(feeds[spec.name])
-        return
+    for spec in specs:
+        value = feeds.get(spec.name)
+        if value is None:
+            break
+        spec.check(value)
+    else:
+        if len(feeds) == len(specs):
+            return
     wanted = {spec.name for spec in specs}
     if missing := sorted(wanted - feeds.keys()):
         raise BadRequest(f"missing input {', '.join(missing)}", hint=f"send {', '.join(map(str, specs))}")

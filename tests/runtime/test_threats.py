@@ -172,7 +172,7 @@ ROWS = {
 }
 GROWTH = 128.0
 """MB that one flood may make the server grow by: its buffers (16), what it unpacks (16), and the copies in hand."""
-PROMPT = 1.0
+PROMPT = 2.5
 FLOODED = Limits(
     body=4 * MIB, buffered=16 * MIB, chunks=4096, header_seconds=1.5, body_seconds=1.5, connections=300,
     per_address=200, values=2_000_000,

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -62,11 +63,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Call:
-    """What a request says beside its numbers. `timeout` is in seconds."""
+    """What a request says beside its numbers: `echo` goes into the reply as it is, `timeout` is in seconds."""
 
     parts: tuple[Part, ...] = ()
     outputs: tuple[Wanted, ...] = ()
-    id: str | None = None
+    echo: bytes = b""
     timeout: float | None = None
 
 
@@ -154,23 +155,25 @@ def write_response(
         value = outputs[wanted.name]
         if wanted.classes:
             value = best(value, wanted.classes, known.labels)
-        shape = ",".join(map(str, value.shape)).encode()
-        head = b'{"name":%b,"datatype":"%b","shape":[%b],' % (
-            known.names[wanted.name],
-            datatype_of(value).encode(),
-            shape,
-        )
+        head = _head(known.names[wanted.name], datatype_of(value), value.shape)
         if wanted.binary:
             binary = True
             pieces.append(to_bytes(value))
             tensors.append(b'%b"parameters":{"binary_data_size":%d}}' % (head, len(pieces[-1])))
         else:
             tensors.append(b'%b"data":%b}' % (head, to_json(value)))
-    more = b"" if call.id is None else b'"id":%b,' % json.dumps(call.id).encode()
+    more = call.echo
     if parameters is not None:
         more += b'"parameters":%b,' % jsons.write(parameters)
     text = b'%b%b"outputs":[%b]}' % (known.opening, more, b",".join(tensors))
     return (b"".join([text, *pieces]), len(text)) if binary else (text, None)
+
+
+@lru_cache(256)
+def _head(name: bytes, datatype: str, shape: tuple[int, ...]) -> bytes:
+    """What is said of an output before its numbers."""
+    sizes = ",".join(map(str, shape)).encode()
+    return b'{"name":%b,"datatype":"%b","shape":[%b],' % (name, datatype.encode(), sizes)
 
 
 def _whole(text: bytes, rest: bytes | memoryview, known: Model, limits: Limits) -> tuple[Feeds, Call]:
@@ -197,7 +200,8 @@ def _call(raw: Json, tensors: list[Json], known: Model) -> Call:
     if len(parts) < len(known.inputs):
         missing = ", ".join(sorted(known.inputs.keys() - {part.name for part in parts}))
         raise BadRequest(f"missing input {missing}", hint=f"send {_specs(known.inputs)}")
-    return Call(parts, _wanted(raw, parameters, known), said, _timeout(parameters.get("timeout")))
+    echo = b"" if said is None else b'"id":%b,' % json.dumps(said).encode()
+    return Call(parts, _wanted(raw, parameters, known), echo, _timeout(parameters.get("timeout")))
 
 
 def _timeout(value: Any) -> float | None:

@@ -6,7 +6,6 @@ language models have."""
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from edgekit_runtime import __version__
 from edgekit_runtime.answer import top
@@ -32,13 +31,11 @@ TOP_K = re.compile(r"(?:^|&)top_k=([^&]*)")
 LABELS = 5
 MOST_LABELS = 1000
 
-_KNOWN: "WeakKeyDictionary[Lane, tuple[Served, v2.Model]]" = WeakKeyDictionary()
-
 
 def read_infer(lane: "Lane", request: Request) -> Asked:
     """A request for an inference: JSON, JSON with binary tensors, one raw tensor, or a photo as it is."""
     headers = request.headers
-    known = _known(lane)
+    known = lane.known(_known)
     kind = headers.get(b"content-type", b"")
     if kind[:5].lower() in (b"image", b"audio", b"text/") and HEADER_LENGTH not in headers:
         encoded = _encoded(lane.served, known, request)
@@ -56,18 +53,12 @@ def read_infer(lane: "Lane", request: Request) -> Asked:
     return Asked(feeds, write, call.timeout)
 
 
-def _known(lane: "Lane") -> v2.Model:
-    """What the protocol knows of the lane's model, made when it is first asked for."""
-    served = lane.served
-    found = _KNOWN.get(lane)
-    if found is None or found[0] is not served:
-        found = (served, v2.model(served.name, served.version, (served.inputs, served.outputs), served.labels))
-        _KNOWN[lane] = found
-    return found[1]
+def _known(served: "Served") -> v2.Model:
+    return v2.model(served.name, served.version, (served.inputs, served.outputs), served.labels)
 
 
 def _length(value: bytes) -> int:
-    if not re.fullmatch(rb"[0-9]{1,18}", value):
+    if not value.isdigit() or len(value) > 18:
         raise BadRequest(
             "Inference-Header-Content-Length is not a number of bytes",
             hint="give the number of bytes of the JSON, 0 for a raw tensor",

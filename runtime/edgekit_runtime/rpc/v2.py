@@ -7,7 +7,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from edgekit_runtime import __version__
 from edgekit_runtime.errors import EdgeKitError, Forbidden, NotFound, NotOffered
@@ -32,7 +31,6 @@ log = logging.getLogger("edgekit_runtime.rpc.v2")
 KNOWN = classes("inference")
 REPLY = KNOWN["inference.ModelInferResponse"]
 STREAMED = KNOWN["inference.ModelStreamInferResponse"]
-_KNOWN: "WeakKeyDictionary[Lane, tuple[Served, Model]]" = WeakKeyDictionary()
 IN_FLIGHT = 16
 """Requests of one stream that are under way or answered and not yet read; more wait in the connection."""
 
@@ -214,18 +212,13 @@ def _unregister(reply: str) -> Answer:
 
 
 def _asked(lane: "Lane", message: Message) -> Asked:
-    known = _known(lane)
+    known = lane.known(_known)
     request = read_request(message, known)
     return Asked(request.feeds, lambda outputs: write_response(REPLY, known, request, outputs), request.timeout)
 
 
-def _known(lane: "Lane") -> Model:
-    """What the protocol knows of the lane's model, made when it is first asked for."""
-    served, found = lane.served, _KNOWN.get(lane)
-    if found is None or found[0] is not served:
-        specs = (served.inputs, served.outputs)
-        _KNOWN[lane] = found = (served, model(served.name, served.version, specs, served.labels))
-    return found[1]
+def _known(served: "Served") -> Model:
+    return model(served.name, served.version, (served.inputs, served.outputs), served.labels)
 
 
 def _lane(service: "Service", name: str, version: str) -> "Lane":
