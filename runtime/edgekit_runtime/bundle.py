@@ -6,8 +6,9 @@ import hashlib
 import json
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from edgekit_runtime.manifest import FileEntry, Manifest, parse
 from edgekit_runtime.ports import connect
 from edgekit_runtime.preprocess import Preprocess, parse_preprocess
 from edgekit_runtime.tensors import Array, Feeds, Runner
+
+if TYPE_CHECKING:
+    from edgekit_runtime.drift import Baseline
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 16 * 2**20
@@ -46,6 +50,25 @@ class Bundle:
         if self.manifest.golden is None:
             return []
         return read_golden(self.folder / self.manifest.golden.file)
+
+    def open_shadow(self) -> Runner | None:
+        """The float artifact as a function on the user's tensors; None where the bundle carries none."""
+        manifest, shadow = self.manifest, self.manifest.shadow
+        if shadow is None:
+            return None
+        options = replace(manifest.options, precision="float32")
+        return connect(open_model(shadow.engine, self.folder / shadow.entry, options), shadow.inputs, shadow.outputs)
+
+    def baseline(self) -> "Baseline | None":
+        """What inputs and outputs looked like when it was built; None where that was not recorded."""
+        if self.manifest.baseline is None:
+            return None
+        from edgekit_runtime.drift import parse_baseline
+
+        try:
+            return parse_baseline(json.loads((self.folder / self.manifest.baseline).read_bytes()))
+        except (ValueError, RecursionError) as error:
+            raise BadBundle(f"{self.folder}: {self.manifest.baseline} is not JSON: {error}") from error
 
     def preprocess(self) -> Preprocess | None:
         """How a photo, a sound or a text becomes inputs; None where the bundle takes tensors only."""

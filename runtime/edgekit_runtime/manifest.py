@@ -34,6 +34,17 @@ class Golden:
 
 
 @dataclass(frozen=True)
+class Shadow:
+    """The float artifact that some answers are compared with: `entry` is its file, for the manifest's own engine or
+    `engine`."""
+
+    engine: str
+    entry: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """What a file of the bundle must be: hex SHA-256 and size in bytes."""
 
@@ -43,7 +54,10 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that the device needs to know. `preprocess`, `evidence` and `provenance` are JSON as in the file."""
+    """All that the device needs to know. `preprocess`, `evidence` and `provenance` are JSON as in the file.
+
+    `baseline` is the file that says what inputs and outputs looked like when the bundle was built (see `drift`).
+    """
 
     name: str
     version: str
@@ -59,6 +73,8 @@ class Manifest:
     preprocess: Json | None = None
     labels: str | None = None
     golden: Golden | None = None
+    baseline: str | None = None
+    shadow: Shadow | None = None
     evidence: Json = field(default_factory=dict)
     provenance: Json = field(default_factory=dict)
     schema: int = SCHEMA
@@ -90,6 +106,7 @@ def parse(raw: object) -> Manifest:
         fields["files"] = {_inside(path): FileEntry(**entry) for path, entry in fields["files"].items()}
         fields["options"] = _options(fields.get("options", {}))
         fields["golden"] = _golden(fields["golden"]) if fields.get("golden") else None
+        fields["shadow"] = _shadow(fields["shadow"]) if fields.get("shadow") else None
         manifest = Manifest(**fields)
         _check(manifest)
         return manifest
@@ -104,12 +121,17 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
     raw = asdict(manifest)
     raw["inputs"] = [port_to_json(port) for port in manifest.inputs]
     raw["outputs"] = [port_to_json(port) for port in manifest.outputs]
+    if manifest.shadow is not None:
+        for side in ("inputs", "outputs"):
+            raw["shadow"][side] = [port_to_json(port) for port in getattr(manifest.shadow, side)]
     return {"schema": raw.pop("schema"), **raw}
 
 
 def _check(manifest: Manifest) -> None:
     """What only the fields together tell."""
-    named = {"entry": manifest.entry, "labels": manifest.labels, "golden": manifest.golden and manifest.golden.file}
+    golden, shadow = manifest.golden, manifest.shadow
+    named = {"entry": manifest.entry, "labels": manifest.labels, "golden": golden and golden.file}
+    named |= {"baseline": manifest.baseline, "shadow": shadow and shadow.entry}
     for key, file in named.items():
         if (file is not None or key == "entry") and file not in manifest.files:
             raise BadBundle(f"manifest {key} {file!r} is not among its files", hint="build the bundle again")
@@ -141,6 +163,13 @@ def _options(raw: Json) -> EngineOptions:
     if not isinstance(options.device, str) or options.precision not in FLOATS:
         raise BadBundle(f"manifest options: {options.device!r} with {options.precision!r} is not known")
     return options
+
+
+def _shadow(raw: Json) -> Shadow:
+    if raw["engine"] not in ENGINES:
+        raise BadBundle(f"manifest shadow names an unknown engine {raw['engine']!r}", hint="update edgekit-runtime")
+    sides = {side: tuple(map(port_from_json, raw[side])) for side in ("inputs", "outputs")}
+    return Shadow(**{**raw, **sides})
 
 
 def _golden(raw: Json) -> Golden:

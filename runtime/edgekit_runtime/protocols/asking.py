@@ -15,9 +15,12 @@ class Asked:
 
     `feeds` are the tensors, or a function that makes them where that is work (a photo to decode): it is then
     called in a thread. `write` makes the protocol's reply from the model's outputs. `timeout` is how many
-    seconds the client is willing to wait, None where it does not say.
+    seconds the client is willing to wait, None where it does not say. `id` is the client's word for the request,
+    `source` the photo, sound or text as it came, where it is one.
     """
 
     feeds: Feeds | Callable[[], Feeds]
     write: Callable[[Feeds], Any]
     timeout: float | None = None
+    id: str | None = None
+    source: bytes | None = None
