@@ -4,10 +4,13 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick check soak fuzz wheels clean
+.PHONY: demo field test quick check soak fuzz wheels clean
 
 demo: $(READY)  ## Build EfficientNet-Lite0 for three targets, run each, ask one over HTTP
 	@$(BIN)/python -m examples.demo
+
+field: $(READY)  ## Serve a bundle with its page at http://127.0.0.1:8000 while real photos come in, then blurred ones
+	@$(BIN)/python -m examples.field
 
 test: check  ## Everything
 	$(BIN)/python -m pytest -n 2 --dist loadfile

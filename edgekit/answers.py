@@ -3,7 +3,7 @@
 Refuses nothing; what cannot run raises as its engine does."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache as once
 from itertools import pairwise
@@ -74,6 +74,12 @@ def outputs(job: Job, one: Answering, rows: range) -> Outputs:
     return [
         answer for first, last in _runs(job, rows.start, rows.stop) for answer in _outputs(job, one, range(first, last))
     ]
+
+
+def by_run(job: Job, one: Answering, n: int) -> Iterator[tuple[range, Outputs]]:
+    """The primary output for the `n` evaluation samples that were scored, as many together as were kept together."""
+    for first, last in _runs(job, 0, n):
+        yield range(first, last), _outputs(job, one, range(first, last))
 
 
 def output(job: Job, one: Answering, row: int, n: int) -> Array:

@@ -11,6 +11,7 @@ from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.manifest import PLAIN
 
 from edgekit import sources
+from edgekit.baselines import record
 from edgekit.bundle import refuse_to_replace, whole_folder
 from edgekit.cache import Cache
 from edgekit.converters import ROUTES, route
@@ -31,7 +32,7 @@ from edgekit.outcome import (
     remember,
     remembered,
 )  # fmt: skip
-from edgekit.packing import pack
+from edgekit.packing import pack, shadow_facts
 from edgekit.plan import FORMATS, Candidate, Plan, Wishes, make_plan
 from edgekit.report import as_json
 from edgekit.scoring import Tried, attempt, confirm, recorded
@@ -121,9 +122,11 @@ def _build_one(job: Job, plan: Plan, place: Path) -> Outcome:
     if facts["data"]["calibration"] is not None:
         facts["data"]["calibration"]["sufficient"] = fewer_samples(job, best)
     if best.verdict.outcome in BUILT:
+        baseline = record(job, best)
+        facts |= {"baseline": baseline.facts, "shadow": shadow_facts(job, plan, best)}
         job.tell(f"packing {place.name}")
         with whole_folder(place) as scratch:
-            pack(job, plan, best, facts, scratch)
+            pack(job, plan, best, facts, baseline, scratch)
         told = {**facts, "bundle": str(place)}
         return Outcome(plan.target.name, best.verdict.outcome, best.verdict.why, "", place, place / "report.html", told)
     why, hint = _explained(best, job, found.untried)

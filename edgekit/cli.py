@@ -16,6 +16,7 @@ from edgekit_runtime.errors import EdgeKitError
 
 from edgekit.cli_places import emulators
 from edgekit.cli_predict import predict
+from edgekit.cli_pull import pull_samples
 
 if TYPE_CHECKING:
     from edgekit.ordering import Words
@@ -117,6 +118,9 @@ def _answer_options(command: F) -> F:
 @click.option("--precision", metavar="NAME", help="float32, float16, int8, int8-weights or int4-weights.")
 @click.option("--integer-io", is_flag=True, default=None, help="Keep integer inputs and outputs integer for the user.")
 @click.option("--calibration-samples", type=int, metavar="N", help="At most so many samples calibrate (256).")
+@click.option(
+    "--with-float", is_flag=True, default=None, help="Carry the float artifact too, for the device to compare with."
+)
 @click.option("--out", metavar="FOLDER", help="The bundle's folder; with several targets the folder that they go in.")
 @click.option("--name", metavar="WORD", help="The bundle's name.")
 @click.option("--bundle-version", "version", metavar="WORD", help="The bundle's version (1).")
@@ -202,6 +206,7 @@ def init(model: str, target: str, data: str | None, weights: str | None, shape: 
 
 cli.add_command(emulators)
 cli.add_command(predict)
+cli.add_command(pull_samples)
 
 
 @cli.group()

@@ -29,6 +29,7 @@ SEARCH = (
     '# format = "tflite"   # onnx, tflite, openvino; else what the target prefers',
     '# precision = "int8"   # float32, float16, int8, int8-weights, int4-weights',
 )
+CARRIED = "# with_float = true   # carry the float artifact too: the device compares a share of its answers with it"
 
 
 def draft(origin: Origin, model: Model, target: str, data: str | None) -> str:
@@ -68,6 +69,7 @@ def draft(origin: Origin, model: Model, target: str, data: str | None) -> str:
         *SEARCH,
         "",
         '# labels = "labels.txt"   # a line for each class',
+        CARRIED,
         *_preprocess(model),
     ]
     return "\n".join(lines) + "\n"

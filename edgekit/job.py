@@ -42,6 +42,7 @@ class Order:
     precision: str | None = None
     integer_io: bool = False
     calibration_samples: int = 256
+    with_float: bool = False
     out: Path | None = None
     name: str | None = None
     version: str = "1"

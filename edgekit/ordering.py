@@ -48,6 +48,7 @@ class Words:
     precision: str | None = None
     integer_io: bool = False
     calibration_samples: int = 256
+    with_float: bool = False
     out: str | None = None
     name: str | None = None
     version: str = "1"
@@ -58,7 +59,7 @@ FOR_SIZE = ("float16", "int8-weights", "int4-weights")
 """Precisions that a CPU stores and does not compute in: who names one wants it for its size."""
 LISTS = ("target", "shape")
 TYPES: dict[str, type] = {
-    **dict.fromkeys(("integer_io", "smaller", "best"), bool),
+    **dict.fromkeys(("integer_io", "smaller", "best", "with_float"), bool),
     **dict.fromkeys(LISTS, list),
     "calibration_samples": int,
 }
@@ -107,6 +108,7 @@ def parse_order(words: Words) -> Order:
         precision=words.precision,
         integer_io=words.integer_io,
         calibration_samples=words.calibration_samples,
+        with_float=words.with_float,
         out=Path(words.out) if words.out else None,
         name=words.name,
         version=words.version,

@@ -1,17 +1,20 @@
-"""Pack what passed: the artifact, labels, recorded golden answers, evidence and report, under one manifest.
+"""Pack what passed: the artifact, labels, recorded golden answers, baseline, evidence and report, under one manifest.
 
 Refuses nothing: what comes here has passed."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
 from edgekit_runtime.bundle import write_golden
-from edgekit_runtime.manifest import Golden, Manifest
-from edgekit_runtime.tensors import Array, Feeds, TensorSpec, quantized
+from edgekit_runtime.manifest import Golden, Manifest, Shadow
+from edgekit_runtime.ports import Port
+from edgekit_runtime.tensors import Feeds
 
+from edgekit.baselines import FILE, Recorded, as_sent
 from edgekit.bundle import copy_files, seal
 from edgekit.job import Job
 from edgekit.making import probes
@@ -21,6 +24,8 @@ from edgekit.report import card, page
 from edgekit.scoring import Tried
 
 GOLDEN_SAMPLES = 3
+FLOAT = "float"
+"""The folder of the float artifact in a bundle that carries it."""
 VOCAB = "vocab.txt"
 """The name of a vocabulary in the bundle, whatever it was before."""
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2}
@@ -29,12 +34,14 @@ QUANTIZED_TOLERANCE = 0.1
 arithmetic rounds otherwise on other instruction sets: on AVX2 it moved logits of a range of 25 by up to 3."""
 
 
-def pack(job: Job, plan: Plan, tried: Tried, facts: Mapping[str, Any], folder: Path) -> Manifest:
-    """Fill `folder` with the bundle of a candidate that passed."""
+def pack(job: Job, plan: Plan, tried: Tried, facts: Mapping[str, Any], recorded: Recorded, folder: Path) -> Manifest:
+    """Fill `folder` with the bundle of a candidate that passed; `facts` say if the float artifact is carried."""
     artifact, order = tried.artifact, job.order
     assert artifact is not None
     assert order.name is not None
     copy_files(artifact.path.parent, folder)
+    if recorded.content is not None:
+        (folder / FILE).write_bytes(recorded.content)
     if order.labels:
         (folder / "labels.txt").write_text("\n".join(order.labels) + "\n", encoding="utf-8")
     (folder / "report.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
@@ -57,15 +64,43 @@ def pack(job: Job, plan: Plan, tried: Tried, facts: Mapping[str, Any], folder: P
             preprocess=_preprocess(job, folder),
             labels="labels.txt" if order.labels else None,
             golden=_golden(job, artifact, folder),
+            baseline=FILE if recorded.content is not None else None,
+            shadow=_shadow(tried, folder) if facts["shadow"]["bytes"] else None,
             evidence=dict(next(one for one in facts["candidates"] if one["chosen"])),
             provenance={key: facts[key] for key in ("source", "data", "machine", "tools", "edgekit")},
         ),
     )
 
 
-def _as_sent(value: Array, spec: TensorSpec) -> Array:
-    """Real numbers as the user of the bundle sends them: integers where its I/O stays integer."""
-    return value if spec.scale is None else quantized(value, spec)
+def shadow_facts(job: Job, plan: Plan, tried: Tried) -> dict[str, Any]:
+    """{"asked", "bytes", "why"}: of the float artifact that is carried beside the one that passed, or why none is."""
+    source, target, asked = tried.source, plan.target, job.order.with_float
+    if not asked:
+        why = "it was not asked for (--with-float)"
+    elif source is None or tried.artifact is None or source.path == tried.artifact.path:
+        why = f"what runs is the {tried.candidate.precision} file itself: there is nothing to compare it with"
+    elif (tried.bytes + source.size()) / 1e6 > target.storage_mb:
+        both = (tried.bytes + source.size()) / 1e6
+        why = f"with it there would be {both:,.0f} MB; {target.title} stores {target.storage_mb:,} MB"
+    else:
+        return {"asked": asked, "bytes": source.size(), "why": None}
+    return {"asked": asked, "bytes": 0, "why": why}
+
+
+def _shadow(tried: Tried, folder: Path) -> Shadow:
+    """Carry the float artifact too, called with the very tensors that the user of the other sends and gets."""
+    source, made = tried.source, tried.artifact
+    assert source is not None
+    assert made is not None
+    copy_files(source.path.parent, folder / FLOAT)
+    sides = _called_as(source.inputs, made.inputs), _called_as(source.outputs, made.outputs)
+    return Shadow(source.format, f"{FLOAT}/{source.path.name}", *sides)
+
+
+def _called_as(ports: Sequence[Port], others: Sequence[Port]) -> tuple[Port, ...]:
+    """The ports with the user's side of `others`, which may be integers."""
+    specs = {port.spec.name: port.spec for port in others}
+    return tuple(replace(port, spec=specs[port.spec.name]) for port in ports)
 
 
 def _preprocess(job: Job, folder: Path) -> dict[str, Any] | None:
@@ -84,7 +119,7 @@ def _golden(job: Job, artifact: Artifact, folder: Path) -> Golden:
     run = artifact.open_model()
     pairs: list[tuple[Feeds, Feeds]] = []
     for feeds in probes(job.model, job)[:GOLDEN_SAMPLES]:
-        sent = {port.spec.name: _as_sent(feeds[port.spec.name], port.spec) for port in artifact.inputs}
+        sent = as_sent(feeds, artifact.inputs)
         pairs.append((sent, run(sent)))
     write_golden(folder / "golden.npz", pairs)
     tolerance = TOLERANCE.get(artifact.precision, QUANTIZED_TOLERANCE)

@@ -70,7 +70,7 @@ def stranger(ask: Ask, place: Place) -> EdgeKitError:
     )
 
 
-def _said(answer: Answer) -> tuple[str, str]:
+def said(answer: Answer) -> tuple[str, str]:
     """The error and the hint in an answer, as one line each."""
     found = decoded(answer.body)
     found = found if isinstance(found, dict) else {}
@@ -80,14 +80,14 @@ def _said(answer: Answer) -> tuple[str, str]:
 
 
 def _unknown(answer: Answer) -> EdgeKitError:
-    what, hint = _said(answer)
+    what, hint = said(answer)
     own = "say --token FILE, or set EDGEKIT_TOKEN" if answer.status == 401 else "use a token with the scope infer"
     return EdgeKitError(f"not allowed: {what}", hint=hint if answer.status == 403 and hint else own)
 
 
 def refusal(ask: Ask, place: Place, answer: Answer, asked: int) -> EdgeKitError:
     """What to do about an answer that is none."""
-    what, hint = _said(answer)
+    what, hint = said(answer)
     before = f"after {asked:,} answers: " if asked else ""
     if answer.status in (401, 403):
         return _unknown(answer)

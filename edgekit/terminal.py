@@ -137,7 +137,15 @@ def _notes(facts: Mapping[str, Any]) -> list[str]:
             found.append(f"latency {one['timed']}")
             if facts["goals"]["max_latency_ms"] is not None:
                 found.append("--max-latency was not judged: measure on the device with --measure-on ssh://user@host")
-    return found
+    return found + _carried(facts)
+
+
+def _carried(facts: Mapping[str, Any]) -> list[str]:
+    """What a person asked for, or gave data for, and the bundle does not bring."""
+    baseline, shadow = facts.get("baseline") or {}, facts.get("shadow") or {}
+    found = [f"no baseline for drift: {baseline['why']}"] if baseline.get("why") and facts["data"]["evaluation"] else []
+    missed = shadow.get("asked") and shadow["why"]
+    return found + ([f"the float artifact is not carried: {missed}"] if missed else [])
 
 
 def _class_words(one: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from edgekit.report.answers import classes, confusion, differing
 from edgekit.report.card import card
 from edgekit.report.costs import details, drops, head, tried
 from edgekit.report.facts import as_json
-from edgekit.report.grounds import again, calibration, open_ends
+from edgekit.report.grounds import again, calibration, open_ends, watched
 from edgekit.report.insides import latency, layers, scored
 from edgekit.report.parts import text
 from edgekit.report.words import Facts, agreement_words, latency_words, megabytes, quality_words, titled
@@ -17,7 +17,8 @@ from edgekit.report.words import Facts, agreement_words, latency_words, megabyte
 __all__ = ["agreement_words", "as_json", "card", "latency_words", "megabytes", "page", "quality_words"]
 
 PARTS = (
-    tried, drops, classes, confusion, differing, layers, latency, scored, calibration, details, open_ends, again,
+    tried, drops, classes, confusion, differing, layers, latency, scored, calibration, watched, details,
+    open_ends, again,
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from edgekit.report.words import (
     best_of,
     bytes_words,
     candidates,
+    carried,
     change,
     count,
     goal_words,
@@ -78,7 +79,7 @@ def _device(facts: Facts) -> str:
         "Latency": _latency(best),
         "Peak memory": memory_words(best.get("peak_mb")),
     }
-    return _section("Intended device", _bullets(rows))
+    return _section("Intended device", _bullets(rows), "\n".join(f"- {_plain(line)}" for line in carried(facts)))
 
 
 def _latency(best: Facts) -> str | None:

@@ -10,6 +10,7 @@ from edgekit.report.words import (
     Facts,
     allowed,
     best_of,
+    carried,
     change,
     count,
     interval,
@@ -83,6 +84,12 @@ def _sufficient(facts: Facts, data: Facts) -> str:
     ]
     top = ["with", Markup(axis(scale, lambda v: change(metric, v, bare=True), budget)), worse_words(metric)]
     return f"<h3>How few samples would have done</h3>{strips(top, rows, 'Drop by number of calibration samples')}"
+
+
+def watched(facts: Facts) -> Section:
+    """What the bundle brings for the device to watch itself by."""
+    note = "What the bundle carries beside the artifact, for edgekit-runtime to tell when the world has changed."
+    return Section("watched", "On the device", note, bullets(carried(facts)) if carried(facts) else "")
 
 
 def open_ends(facts: Facts) -> Section:

@@ -206,6 +206,24 @@ def goal_words(facts: Facts) -> list[str]:
     return [words[name](value) for name, value in set_goals.items() if name in words]
 
 
+def carried(facts: Facts) -> list[str]:
+    """What the bundle brings for the device to watch itself by, or why it does not; empty without a bundle."""
+    baseline, shadow = mapped(facts.get("baseline")), mapped(facts.get("shadow"))
+    lines = []
+    if baseline.get("why"):
+        lines.append(f"Drift: no baseline, since {baseline['why']}.")
+    elif baseline:
+        of = f"{len(listed(baseline.get('features')))} features of {count(baseline.get('n'))} evaluation samples"
+        size = bytes_words(baseline.get("bytes"))
+        lines.append(f"Drift: {of} ({size}) are the baseline that the device holds its own against.")
+    if shadow.get("why"):
+        lines.append(f"Float artifact: not carried, since {shadow['why']}.")
+    elif shadow:
+        size = bytes_words(shadow.get("bytes"))
+        lines.append(f"Float artifact: carried ({size}), for the device to compare a share of its answers with.")
+    return lines
+
+
 def not_measured(facts: Facts) -> list[str]:
     """What the evidence leaves open, each in a line that stands alone."""
     best, details = best_of(facts), mapped(facts.get("details"))

@@ -1,4 +1,4 @@
-"""The command `edgekit-runtime`: run, serve, token, unit, inspect, selftest, detect. The one place that prints here.
+"""The command `edgekit-runtime`: run, serve, top, token, unit, prometheus, inspect, selftest, detect. Prints.
 
 Refuses with `error:` and `hint:` on stderr and exit code 1; 2 is wrong usage."""
 
@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from edgekit_runtime import __version__, options, show
 from edgekit_runtime.answer import top
@@ -20,6 +20,9 @@ from edgekit_runtime.inputs import read_inputs
 from edgekit_runtime.manifest import to_json
 from edgekit_runtime.muted import muted
 from edgekit_runtime.selftest import selftest
+
+if TYPE_CHECKING:
+    from edgekit_runtime.logs import Form
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,11 +67,12 @@ def serve(given: argparse.Namespace) -> int:
     from edgekit_runtime.service import open_service
     from edgekit_runtime.serving import inherited, serve, supervised
 
-    _log()
+    _log(given.log_format)
     where, guard, policy = inherited(os.environ, options.where(given)), options.guard(given), options.policy(given)
     with muted():
         service = open_service(given.bundle, options.aliases(given), policy)
-    serve(service, where, guard, supervised(os.environ), _say_at if given.json else _say_served)
+    watch = options.watch(given)
+    serve(service, where, guard, supervised(os.environ), watch, _say_at if given.json else _say_served)
     return 0
 
 
@@ -106,6 +110,28 @@ def unit(given: argparse.Namespace) -> int:
         asked.write(made, given.out)
         return 0
     return _say("\n".join(f"# {name}\n{text}" for name, text in made.items()).rstrip("\n"))
+
+
+def view(given: argparse.Namespace) -> int:
+    """Show a running server in the terminal, as it works."""
+    from edgekit_runtime import top as shown
+
+    wanted = shown.wanted(given, os.environ, sys.stdout)
+    try:
+        for piece in shown.frames(wanted):
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    finally:
+        sys.stdout.write(shown.after(wanted))
+        sys.stdout.flush()
+    return 0
+
+
+def prometheus(given: argparse.Namespace) -> int:
+    """Write alert rules, a Grafana dashboard and an example configuration for Prometheus."""
+    from edgekit_runtime.monitoring_files import write_monitoring_files
+
+    return _say("\n".join(map(str, write_monitoring_files(given.out))))
 
 
 def inspect(given: argparse.Namespace) -> int:
@@ -152,8 +178,10 @@ def _parser() -> argparse.ArgumentParser:
 
     one.add_argument("--strict", action="store_true", help="with lines of JSON: stop at the first that fails")
 
+    from edgekit_runtime import top as shown
     from edgekit_runtime import unit as asked
 
+    shown.add(_verb(verbs, "top", view))
     options.add(_verb(verbs, "serve", serve))
     one = _verb(verbs, "unit", unit)
     asked.add(one)
@@ -164,6 +192,8 @@ def _parser() -> argparse.ArgumentParser:
         one = _verb(verbs, name, verb)
         one.add_argument("bundle", type=Path, metavar="BUNDLE")
         one.add_argument("--json", action="store_true", help="print it as JSON")
+    one = _verb(verbs, "prometheus", prometheus)
+    one.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write them to")
     _verb(verbs, "detect", detect)
     return parser
 
@@ -200,22 +230,11 @@ def _strange(verb: argparse.ArgumentParser, rest: Sequence[str]) -> NoReturn:
     verb.error(f"unrecognized arguments: {' '.join(rest)}{more}")
 
 
-def _log() -> None:
-    """Our own log to stderr, one line an entry whatever a client wrote into it."""
-    import logging
+def _log(form: "Form") -> None:
+    """Our own log to a stderr of its own: it is to be seen while engines open their files, and theirs is muted."""
+    from edgekit_runtime.logs import setup
 
-    class Lines(logging.Formatter):
-        def format(self, record: logging.LogRecord) -> str:
-            record.msg, record.args = record.getMessage().replace("\n", "\\n"), None
-            return show.safe(super().format(record)).replace("\n", "\n  ")  # what an error quotes begins no line
-
-    # a stderr of its own: what is logged while engines open their files, and theirs is muted, is to be seen
-    handler = logging.StreamHandler(os.fdopen(os.dup(2), "w", errors="backslashreplace"))
-    handler.setFormatter(Lines("%(levelname)s %(name)s: %(message)s"))
-    ours = logging.getLogger("edgekit_runtime")
-    ours.addHandler(handler)
-    ours.setLevel(logging.WARNING)
-    ours.propagate = False
+    setup(form, os.fdopen(os.dup(2), "w", errors="backslashreplace"), os.environ.get("JOURNAL_STREAM", ""))
 
 
 def _filter(bundle: Bundle, given: argparse.Namespace) -> int:

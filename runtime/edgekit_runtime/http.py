@@ -6,8 +6,10 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
+from secrets import token_hex
 
 from edgekit_runtime.bodies import SMALLEST, chosen, packed, unpacked
+from edgekit_runtime.browsers import refuse_strangers
 from edgekit_runtime.counters import Counters
 from edgekit_runtime.edge import Answer, Edge
 from edgekit_runtime.errors import (
@@ -25,8 +27,10 @@ from edgekit_runtime.errors import (
 from edgekit_runtime.exchange import Refused, Request, Response, json_response
 from edgekit_runtime.inferring import HEAVY, answer
 from edgekit_runtime.lane import Lane
-from edgekit_runtime.routes import Parts, Route
+from edgekit_runtime.protocols.asking import Asked
+from edgekit_runtime.routes import Parts, Read, Route
 from edgekit_runtime.service import Service
+from edgekit_runtime.tensors import Feeds
 from edgekit_runtime.threads import in_thread
 
 log = logging.getLogger("edgekit_runtime.http")
@@ -42,16 +46,29 @@ EXCEEDED = {"depth": 400, "memory": 507}
 """The status for a limit's name; 413 for all others."""
 HEADER_LENGTH = b"inference-header-content-length"
 CACHED = 512
+REQUEST_ID = b"x-request-id"
+CHALLENGES = [(b"www-authenticate", b'Bearer realm="edgekit"'), (b"www-authenticate", b'Basic realm="edgekit"')]
+"""The second is for browsers: they ask their user for a name, which is ignored, and a password, which is the token."""
+PLAIN_ID = re.compile(r"[\x21-\x7e]{1,200}")
+"""An id that can stand in a header."""
 
 
 class Desk:
     """Answers the requests of one listener; `edge` is what its connections share. `admin` says whether admin
-    routes are offered there; `allow` checks tokens, None asks for none."""
+    routes are offered there; `allow` checks tokens, None asks for none. `ids`: each inference has an id, the client's
+    or one of ours, which goes back as X-Request-Id."""
 
     def __init__(
-        self, service: Service, routes: Iterable[Route], counters: Counters, allow: Allow | None, admin: bool = False
+        self,
+        service: Service,
+        routes: Iterable[Route],
+        counters: Counters,
+        allow: Allow | None,
+        admin: bool = False,
+        ids: bool = False,
     ) -> None:
         self.service, self.counters = service, counters
+        self._ids = ids
         self._routes = list(routes)
         self._allow, self._admin = allow, admin
         self._known: dict[tuple[str, str], tuple[Route, Parts]] = {}
@@ -72,12 +89,7 @@ class Desk:
         route, parts = found
         try:
             if route.scope != "open":
-                if route.scope == "admin" and not self._admin:
-                    raise Forbidden("this is switched off here", hint="serve with --admin ADDRESS and ask there")
-                if route.scope == "admin" and b"origin" in request.headers:  # any page can make a browser ask
-                    raise Forbidden("a web page may not ask this", hint="ask from a program")
-                if self._allow is not None:
-                    self._allow(request.headers.get(b"authorization"), route.scope)
+                self._admit(request, route.scope)
             if route.read is not None:
                 self._lane(parts)
         except EdgeKitError as error:
@@ -86,6 +98,21 @@ class Desk:
             told = self._told(route, parts, error)
             return lambda request: told
         return lambda request: self._answer(route, parts, request)
+
+    def _admit(self, request: Request, scope: str) -> None:
+        headers = request.headers
+        if scope == "admin" and not self._admin:
+            raise Forbidden("this is switched off here", hint="serve with --admin ADDRESS and ask there")
+        if scope == "admin" and b"origin" in headers:  # any page can make a browser ask
+            raise Forbidden("a web page may not ask this", hint="ask from a program")
+        if scope == "page":
+            if b"text/html" not in headers.get(b"accept", b""):
+                return
+            scope = "metrics"
+        if b"origin" in headers or b"user-agent" in headers:
+            refuse_strangers(headers, self._allow is not None)
+        if self._allow is not None:
+            self._allow(headers.get(b"authorization"), scope)
 
     def refuse(self, error: BaseException) -> Response:
         """What to say of an error; one that is no `EdgeKitError` is a bug, told whole to the log alone."""
@@ -109,7 +136,7 @@ class Desk:
             if route.tell is not None:
                 return route.tell(self.service, request, parts)
             assert route.read is not None
-            lane, read = self._lane(parts), route.read
+            lane, read = self._lane(parts), _identified(route.read) if self._ids else route.read
             seconds = self._limits.deadline or None
             found: Answer = answer(lane, lambda: read(lane, request), _work(request, lane), seconds)
             return found
@@ -182,7 +209,7 @@ class Desk:
         elif isinstance(error, Busy):
             response.headers = [*response.headers, (b"retry-after", str(error.retry_after).encode())]
         elif isinstance(error, Unauthenticated):
-            response.headers = [*response.headers, (b"www-authenticate", b'Bearer realm="edgekit"')]
+            response.headers = [*response.headers, *CHALLENGES]
         return response
 
 
@@ -193,6 +220,27 @@ def _work(request: Request, lane: Lane) -> int:
     """How many bytes are to be parsed: with binary numbers, their JSON head alone."""
     head, size = request.headers.get(HEADER_LENGTH), len(request.body)
     return size if head is None or lane.strings or len(head) > 18 or not head.isdigit() else min(int(head), size)
+
+
+def _identified(read: Read) -> Read:
+    """`read`, with an id for each request: the protocol's own, the header X-Request-Id, or a new one."""
+
+    def asked_by_id(lane: Lane, request: Request) -> Asked:
+        asked = read(lane, request)
+        said = request.headers.get(REQUEST_ID, b"").decode("latin-1")
+        asked.id = known = asked.id or (said if PLAIN_ID.fullmatch(said) else token_hex(8))
+        write = asked.write
+
+        def written(outputs: Feeds) -> Response:
+            response: Response = write(outputs)
+            response.headers = [*response.headers, (REQUEST_ID, known.encode())] if PLAIN_ID.fullmatch(known) else (
+                response.headers)  # fmt: skip
+            return response
+
+        asked.write = written
+        return asked
+
+    return asked_by_id
 
 
 def _allowed(verbs: list[str]) -> Callable[[Service, Request, Parts], Response]:

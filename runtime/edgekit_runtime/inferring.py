@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from edgekit_runtime.errors import BadRequest, Unsupported
+from edgekit_runtime.errors import BadRequest, EdgeKitError, Unsupported
 from edgekit_runtime.lane import Lane
 from edgekit_runtime.protocols.asking import Asked
 from edgekit_runtime.tensors import Feeds
@@ -28,8 +28,9 @@ def answer(lane: Lane, read: Callable[[], Asked], size: int, timeout: float | No
     try:
         asked = read()
         begun = time.perf_counter_ns()
-        found = None if callable(asked.feeds) else lane.now(asked.feeds)
-        if found is None:
+        feeds = asked.feeds
+        found = None if callable(feeds) else lane.now(feeds)
+        if found is None or callable(feeds):
             return infer(lane, lambda: asked, False, timeout)
         outputs, took = found
         run = time.perf_counter_ns()
@@ -37,12 +38,14 @@ def answer(lane: Lane, read: Callable[[], Asked], size: int, timeout: float | No
             return _written(lane, asked, outputs, (begun - start, took))
         reply = asked.write(outputs)
     except Unsupported as error:
-        lane.stats.failed(time.perf_counter_ns() - start)
+        _failed(lane, start, error)
         raise _unrunnable(lane, error) from error
-    except BaseException:
-        lane.stats.failed(time.perf_counter_ns() - start)
+    except BaseException as error:
+        _failed(lane, start, error)
         raise
     _answered(lane, begun - start, 0, took, time.perf_counter_ns() - run)
+    if lane.observer is not None:
+        lane.observer(lane, asked, feeds, outputs)
     return reply
 
 
@@ -51,10 +54,12 @@ async def _written(lane: Lane, asked: Asked, outputs: Feeds, spent: tuple[int, i
     start = time.perf_counter_ns()
     try:
         reply = await in_thread(lambda: asked.write(outputs))
-    except BaseException:
-        lane.stats.failed(sum(spent) + time.perf_counter_ns() - start)
+    except BaseException as error:
+        _failed(lane, start - sum(spent), error)
         raise
     _answered(lane, spent[0], 0, spent[1], time.perf_counter_ns() - start)
+    if lane.observer is not None and not callable(asked.feeds):
+        lane.observer(lane, asked, asked.feeds, outputs)
     return reply
 
 
@@ -69,8 +74,8 @@ async def infer(lane: Lane, read: Callable[[], Asked], heavy: bool, timeout: flo
     try:
         asked = await in_thread(read) if heavy else read()
         return await _rest(lane, asked, start, timeout)
-    except BaseException:
-        lane.stats.failed(time.perf_counter_ns() - start)
+    except BaseException as error:
+        _failed(lane, start, error)
         raise
     finally:
         lane.left()
@@ -92,6 +97,8 @@ async def _rest(lane: Lane, asked: Asked, start: int, timeout: float | None) -> 
     except Unsupported as error:
         raise _unrunnable(lane, error) from error
     _answered(lane, begun - start, queued, took, time.perf_counter_ns() - run)
+    if lane.observer is not None:
+        lane.observer(lane, asked, feeds, outputs)
     return reply
 
 
@@ -100,6 +107,11 @@ def _answered(lane: Lane, input_ns: int, queue_ns: int, infer_ns: int, output_ns
     if lane.settings.tracing:
         spent = {"input_ns": input_ns, "queue_ns": queue_ns, "infer_ns": infer_ns, "output_ns": output_ns}
         lane.settings.traced(lane.served.name, lane.served.version, spent)
+
+
+def _failed(lane: Lane, start: int, error: BaseException) -> None:
+    reason = error.reason if isinstance(error, EdgeKitError) else "bug" if isinstance(error, Exception) else "cancelled"
+    lane.stats.failed(time.perf_counter_ns() - start, reason)
 
 
 def _unrunnable(lane: Lane, error: Unsupported) -> BadRequest:

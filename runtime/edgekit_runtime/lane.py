@@ -17,6 +17,7 @@ import numpy as np
 from edgekit_runtime.errors import BadRequest, Busy, EdgeKitError, Late, NotFound
 from edgekit_runtime.limits import Limits
 from edgekit_runtime.pace import Pace
+from edgekit_runtime.protocols.asking import Asked
 from edgekit_runtime.protocols.v2_settings import Settings
 from edgekit_runtime.served import Served
 from edgekit_runtime.stats import Stats
@@ -26,6 +27,8 @@ SLACK_SECONDS = 0.01
 """How long before its deadline a request is not waited with for others."""
 PROBES = 5
 Known = TypeVar("Known")
+Observer = Callable[["Lane", Asked, Feeds, Feeds], None]
+"""Told of each answered request: its lane, what was asked, the inputs and the outputs. On the event loop: be quick."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ _Outcome = tuple[_Turn, Feeds | None, BaseException | None]
 class Lane:
     """Runs one `Served`. All methods belong to the event loop; the engine's thread is the lane's own.
 
-    `settings` say whether it is traced. `paused` takes requests before the engine is open; they run after `resume`.
+    `settings` say whether it is traced, `observer` is told of each answer. `loaded_ms` is when it came, in
+    milliseconds since 1970. `paused` takes requests before the engine is open; they run after `resume`.
     """
 
     def __init__(
@@ -80,6 +84,8 @@ class Lane:
         self.options = options or LaneOptions()
         self.stats = Stats()
         self.settings = settings or Settings()
+        self.observer: Observer | None = None
+        self.loaded_ms = time.time_ns() // 1_000_000
         self.users = 0
         self._known: dict[Callable[[Served], Any], Any] = {}
         self.strings = any(spec.dtype == "object" for spec in served.inputs)

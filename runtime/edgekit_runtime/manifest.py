@@ -130,8 +130,8 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
 def _check(manifest: Manifest) -> None:
     """What only the fields together tell."""
     golden, shadow = manifest.golden, manifest.shadow
-    named = {"entry": manifest.entry, "labels": manifest.labels, "golden": golden and golden.file}
-    named |= {"baseline": manifest.baseline, "shadow": shadow and shadow.entry}
+    named: dict[str, str | None] = {"entry": manifest.entry, "labels": manifest.labels, "baseline": manifest.baseline}
+    named |= {"golden": golden.file if golden else None, "shadow": shadow.entry if shadow else None}
     for key, file in named.items():
         if (file is not None or key == "entry") and file not in manifest.files:
             raise BadBundle(f"manifest {key} {file!r} is not among its files", hint="build the bundle again")

@@ -2,14 +2,15 @@
 
 Refuses a bundle without recordings. A NaN is not within tolerance."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgekit_runtime.bundle import Bundle
 from edgekit_runtime.errors import BadBundle, NotFound
-from edgekit_runtime.tensors import Array, Runner
+from edgekit_runtime.manifest import Golden
+from edgekit_runtime.tensors import Array, Feeds, Runner
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,26 @@ def selftest(bundle: Bundle, run: Runner | None = None) -> SelfTest:
         NotFound: the bundle has no recordings.
         BadBundle: it has not as many as it says.
     """
+    golden, pairs = recordings(bundle)
+    run = run or bundle.open_model()
+    return judged(golden, pairs, (run(feeds) for feeds, _ in pairs))
+
+
+def recordings(bundle: Bundle) -> tuple[Golden, list[tuple[Feeds, Feeds]]]:
+    """What was recorded, as (inputs, outputs). Raises as `selftest` does."""
     golden, pairs = bundle.manifest.golden, bundle.golden()
     if golden is None:
         raise NotFound(f"bundle {bundle.manifest.name} has no recorded inputs", hint="build it again with --data")
     if len(pairs) != golden.count or not pairs:
         raise BadBundle(f"{golden.file} holds {len(pairs)} recordings, the manifest says {golden.count}")
-    run = run or bundle.open_model()
+    return golden, pairs
+
+
+def judged(golden: Golden, pairs: Sequence[tuple[Feeds, Feeds]], answers: Iterable[Feeds]) -> SelfTest:
+    """How far the answers to the recorded inputs are from the recorded ones."""
     ranges = {name: _range([recorded[name] for _, recorded in pairs]) for name in pairs[0][1]}
     worst, output = 0.0, next(iter(ranges), "")
-    for feeds, recorded in pairs:
-        answer = run(feeds)
+    for (_, recorded), answer in zip(pairs, answers, strict=True):
         for name, span in ranges.items():
             off = _difference(recorded, answer, name) / span
             if not off <= worst:

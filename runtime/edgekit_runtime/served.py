@@ -34,6 +34,7 @@ class Served:
     preprocess: Preprocess | None = None
     manifest: Manifest | None = None
     sample: Feeds | None = None
+    bundle: Bundle | None = None
 
     @property
     def peak_mb(self) -> float | None:
@@ -65,6 +66,7 @@ def closed(bundle: Bundle) -> Served:
         bundle.preprocess(),
         manifest,
         recorded[0][0] if recorded else None,
+        bundle,
     )
 
 

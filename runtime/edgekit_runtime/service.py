@@ -5,7 +5,9 @@ bundles of the one folder it was given."""
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,14 +15,16 @@ from typing import Any
 
 from edgekit_runtime import repository
 from edgekit_runtime.bundle import Bundle, open_bundle
-from edgekit_runtime.errors import BadRequest, Busy, Exceeded, Forbidden, NotFound
-from edgekit_runtime.lane import Batching, Lane, LaneOptions
+from edgekit_runtime.errors import BadRequest, Busy, EdgeKitError, Exceeded, Forbidden, NotFound
+from edgekit_runtime.lane import Batching, Lane, LaneOptions, Observer
 from edgekit_runtime.limits import Limits
 from edgekit_runtime.protocols.v2_settings import Settings
 from edgekit_runtime.served import Served, closed, opened, rows_keep_apart
 
 log = logging.getLogger("edgekit_runtime.service")
 
+HISTORY = 100
+"""Changes that are remembered."""
 LAST_SECONDS = 5.0
 """How long a server that ends waits for an engine that hangs."""
 CLOSED = ("this server does not load or unload models", "start it with --repository DIR")
@@ -34,6 +38,18 @@ class Entry:
     version: str
     state: str
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of a model: "loaded", "replaced" (by a newer version), "rolled back" (by an older one), "unloaded"
+    or "failed", and why. `when_ms` is in milliseconds since 1970."""
+
+    when_ms: int
+    what: str
+    model: str
+    version: str
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,9 @@ class Service:
         self.aliases = dict(aliases or {})
         self.settings = Settings()
         self.ready = True
+        self.history: deque[Change] = deque(maxlen=HISTORY)
+        self.on_change: Callable[[Change], None] = lambda change: None
+        self._observer: Observer | None = None
         self._lanes: dict[str, dict[str, Lane]] = {}
         self._found: dict[tuple[str, str | None], Lane] = {}
         self._states: dict[tuple[str, str], Entry] = {}
@@ -68,6 +87,12 @@ class Service:
         self._changes: set[asyncio.Future[None]] = set()
         for served in models:
             self._put(Lane(served, self._options(served), self.settings))
+
+    def observe(self, observer: Observer | None) -> None:
+        """Have all lanes, those to come too, tell `observer` of their answers."""
+        self._observer = observer
+        for lane in self.lanes():
+            lane.observer = observer
 
     def find(self, name: str, version: str | None = None) -> Lane:
         """The lane of that name or alias, the newest where no version or label is given.
@@ -158,7 +183,10 @@ class Service:
         async with self._changing:
             if name not in self._lanes:
                 raise NotFound("no such model", hint=self._hint())
-            await self._end([self._take(name, version) for version in self.versions(name)])
+            taken = [self._take(name, version) for version in self.versions(name)]
+            await self._end(taken)
+            for lane in taken:
+                self._changed("unloaded", lane.served)
 
     async def close(self) -> None:
         """Answer what is under way and let go of all engines."""
@@ -200,6 +228,7 @@ class Service:
         name, version = lane.served.name, lane.served.version
         if version in self._lanes.get(name, {}):
             raise BadRequest(f"model {name} version {version} is given twice", hint="serve it once")
+        lane.observer = self._observer
         lanes = {**self._lanes.get(name, {}), version: lane}
         self._lanes[name] = {key: lanes[key] for key in sorted(lanes, key=repository.age)}
         self._found.clear()
@@ -228,9 +257,18 @@ class Service:
                     hint="unload another model first",
                     limit="memory",
                 )
+        except EdgeKitError as error:
+            self._changed("failed", served, error.what)
+            raise
         finally:
             del self._states[key]
+        self._changed(_step(old, served.version), served)
         await self._end(before)
+
+    def _changed(self, what: str, served: Served, why: str = "") -> None:
+        change = Change(time.time_ns() // 1_000_000, what, served.name, served.version, why)
+        self.history.append(change)
+        self.on_change(change)
 
     def _lane(self, bundle: Bundle, served: Served) -> Lane:
         ready = opened(bundle, served)
@@ -314,11 +352,19 @@ def open_service(
                 limit="memory",
             )
         service._put(service._lane(bundle, served))
+        service._changed("loaded", served)
     for alias, (name, version) in service.aliases.items():
         if alias in service.names():
             raise BadRequest(f"alias {alias} is the name of a model", hint="choose another word")
         service.find(name, version)
     return service
+
+
+def _step(old: Sequence[str], version: str) -> str:
+    """What serving `version` after the `old` ones is."""
+    if not old:
+        return "loaded"
+    return "rolled back" if repository.age(version) < max(map(repository.age, old)) else "replaced"
 
 
 def _give_back() -> None:

@@ -25,11 +25,12 @@ from edgekit_runtime.http import Desk
 from edgekit_runtime.http1 import Connection
 from edgekit_runtime.lane import Lane
 from edgekit_runtime.parsing import require_parser
-from edgekit_runtime.routes import ours, protocols
+from edgekit_runtime.routes import protocols
 from edgekit_runtime.service import Service
 from edgekit_runtime.systemd import listen_fds, notifier, watchdog_seconds
 from edgekit_runtime.tls import TlsFiles, doubts, http_context, read_pem
 from edgekit_runtime.tokens import Tokens
+from edgekit_runtime.watching import Watch, Watching
 
 log = logging.getLogger("edgekit_runtime.serving")
 
@@ -93,7 +94,7 @@ def inherited(env: Mapping[str, str], where: Where) -> Where:
     return replace(where, inherited=found, admin=None if "admin" in names else where.admin)
 
 
-def serve(service: Service, where: Where, guard: Guard, supervisor: Supervisor, tell: Tell) -> None:
+def serve(service: Service, where: Where, guard: Guard, supervisor: Supervisor, watch: Watch, tell: Tell) -> None:
     """Serve until SIGINT or SIGTERM, then answer what is under way.
 
     Raises:
@@ -108,7 +109,7 @@ def serve(service: Service, where: Where, guard: Guard, supervisor: Supervisor, 
     sys.setswitchinterval(SWITCH_SECONDS)
     faulthandler.enable()  # a watchdog's SIGABRT then leaves every thread's stack in the log
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_until_told(Server(service, where, guard, supervisor), tell))
+        runner.run(_until_told(Server(service, where, guard, supervisor, watch), tell))
 
 
 async def _until_told(server: "Server", tell: Tell) -> None:
@@ -122,10 +123,13 @@ async def _until_told(server: "Server", tell: Tell) -> None:
 class Server:
     """All listeners over one service, on the loop that runs it."""
 
-    def __init__(self, service: Service, where: Where, guard: Guard, supervisor: Supervisor) -> None:
+    def __init__(
+        self, service: Service, where: Where, guard: Guard, supervisor: Supervisor, watch: Watch | None = None
+    ) -> None:
         self.service, self.where, self.guard, self.supervisor = service, where, guard, supervisor
         self.counters = Counters()
         self.edges: list[Edge] = []
+        self.watching = Watching(service, self.counters, self._connections, watch or Watch())
         self._servers: list[asyncio.Server] = []
         self._grpcs: list[Any] = []
         self._reloading: asyncio.Future[None] | None = None
@@ -138,6 +142,7 @@ class Server:
                 edge.tick(asyncio.get_running_loop().time())
                 self._keep(stack, edge.sweep())
             stack.push_async_callback(self._close)
+            await self.watching.run(stack)
             at = await self._listen(stack, public, admin)
             if self.supervisor.watchdog is not None:
                 from edgekit_runtime.watchdog import watch
@@ -181,9 +186,9 @@ class Server:
         return at
 
     def _edge(self, admin: bool) -> Edge:
-        own = ours.routes(self.counters, lambda: sum(len(edge.connections) for edge in self.edges))
         allow = None if self.guard.tokens is None else self.guard.tokens.allow
-        desk = Desk(self.service, [*protocols(), *own], self.counters, allow, admin)
+        routes = [*self.watching.routes(), *protocols()]
+        desk = Desk(self.service, routes, self.counters, allow, admin, self.watching.ids)
         edge = desk.edge
         self.edges.append(edge)
         return edge
@@ -222,6 +227,9 @@ class Server:
         )
         self._grpcs.append(server)
         return str(address) if address.path is not None else str(Address(address.host, port))
+
+    def _connections(self) -> int:
+        return sum(len(edge.connections) for edge in self.edges)
 
     def _open_lanes(self) -> list[Lane]:
         return [lane for lane in self.service.lanes() if not lane.paused]

@@ -88,14 +88,26 @@ class Tokens:
 
 
 def _secret(header: str | bytes | None) -> bytes:
-    """What follows "Bearer"."""
+    """What follows "Bearer", or the password of "Basic"."""
     if not header:
         raise Unauthenticated("a token is needed here", hint="send the header Authorization: Bearer TOKEN")
     raw = header.encode("utf-8", "replace") if isinstance(header, str) else header
     kind, _, secret = raw[: MAX_HEADER + 1].partition(b" ")
+    if len(raw) <= MAX_HEADER and kind.lower() == b"basic":
+        return _password(secret.strip())
     if len(raw) > MAX_HEADER or kind.lower() != b"bearer":
         raise Unauthenticated("the Authorization header is not a token", hint="send Authorization: Bearer TOKEN")
     return secret.strip()
+
+
+def _password(pair: bytes) -> bytes:
+    """Of a browser's name and password (RFC 7617)."""
+    import base64
+
+    try:
+        return base64.b64decode(pair, validate=True).partition(b":")[2]
+    except ValueError:
+        raise Unauthenticated("the Authorization header is no Basic pair", hint="give the token as password") from None
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -38,6 +38,10 @@ class Live:
     def counted(self, name: str, label: str = "") -> int:
         return self.server.counters.counts[name, label]
 
+    def lanes_answered(self) -> int:
+        """Inferences so far, of all models."""
+        return sum(lane.stats.success.count for lane in self.server.service.lanes())
+
     def ask(self, path: str, data: bytes | None = None, verb: str | None = None, **headers: str) -> Any:
         """(status, body, headers) of one request; `_` in a header's name is a dash."""
         named = {key.replace("_", "-"): value for key, value in headers.items()}

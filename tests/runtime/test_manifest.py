@@ -55,11 +55,62 @@ def test_a_file_outside_the_bundle_is_refused(good, path):
         parse(changed(good, ["files", path], {"sha256": "0" * 64, "size": 1}))
 
 
-@pytest.mark.parametrize("key", [["entry"], ["labels"], ["golden", "file"]])
+@pytest.fixture(scope="module")
+def watched(good):
+    """A manifest with a baseline and the float artifact."""
+    entry = {"sha256": "0" * 64, "size": 1}
+    shadow = {"engine": "onnx", "entry": "float/model.onnx", "inputs": good["inputs"], "outputs": good["outputs"]}
+    files = {**good["files"], "baseline.json": entry, "float/model.onnx": entry}
+    return {**good, "files": files, "baseline": "baseline.json", "shadow": shadow}
+
+
+def test_a_baseline_and_a_float_shadow_read_back_the_same(watched):
+    manifest = parse(watched)
+    assert to_json(manifest) == watched
+    assert (manifest.baseline, manifest.shadow.entry) == ("baseline.json", "float/model.onnx")
+    assert manifest.shadow.inputs == manifest.inputs
+
+
+def test_a_manifest_of_before_there_were_baselines_and_shadows_reads(good):
+    manifest = parse({key: value for key, value in good.items() if key not in ("baseline", "shadow")})
+    assert (manifest.baseline, manifest.shadow) == (None, None)
+
+
+@pytest.mark.parametrize("key", [["entry"], ["labels"], ["golden", "file"], ["baseline"], ["shadow", "entry"]])
 @pytest.mark.parametrize("path", ["../x", "/etc/passwd", "not-listed", 5, ["model.onnx"]])
-def test_what_the_manifest_points_to_must_be_among_its_files(good, key, path):
+def test_what_the_manifest_points_to_must_be_among_its_files(watched, key, path):
     with pytest.raises(BadBundle):
-        parse(changed(good, key, path))
+        parse(changed(watched, key, path))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["shadow"], "float/model.onnx"),
+        (["shadow"], ["onnx"]),
+        (["shadow", "engine"], "tensorflow"),
+        (["shadow", "engine"], ["onnx"]),
+        (["shadow", "entry"], None),
+        (["shadow", "inputs"], None),
+        (["shadow", "inputs", 0, "spec"], 3),
+        (["shadow", "outputs", 0, "inside", "dtype"], "float31"),
+        (["shadow", "misspelt"], 1),
+        (["baseline"], 3),
+        (["baseline"], {}),
+    ],
+)
+def test_an_impossible_baseline_or_shadow_is_refused(watched, path, value):
+    with pytest.raises(BadBundle):
+        parse(changed(watched, path, value))
+
+
+def test_a_shadow_of_other_tensors_than_the_models_is_refused(watched):
+    for side in ("inputs", "outputs"):
+        port = copy.deepcopy(watched[side][0])
+        port["spec"]["name"] = "other"
+        for ports in ([], [port], watched[side] * 2):
+            with pytest.raises(BadBundle):
+                parse(changed(watched, ["shadow", side], ports))
 
 
 @pytest.mark.parametrize(

@@ -63,10 +63,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Call:
-    """What a request says beside its numbers: `echo` goes into the reply as it is, `timeout` is in seconds."""
+    """What a request says beside its numbers: its `id`, which goes into the reply as `echo`; `timeout` is in
+    seconds."""
 
     parts: tuple[Part, ...] = ()
     outputs: tuple[Wanted, ...] = ()
+    id: str | None = None
     echo: bytes = b""
     timeout: float | None = None
 
@@ -201,7 +203,7 @@ def _call(raw: Json, tensors: list[Json], known: Model) -> Call:
         missing = ", ".join(sorted(known.inputs.keys() - {part.name for part in parts}))
         raise BadRequest(f"missing input {missing}", hint=f"send {_specs(known.inputs)}")
     echo = b"" if said is None else b'"id":%b,' % json.dumps(said).encode()
-    return Call(parts, _wanted(raw, parameters, known), echo, _timeout(parameters.get("timeout")))
+    return Call(parts, _wanted(raw, parameters, known), said, echo, _timeout(parameters.get("timeout")))
 
 
 def _timeout(value: Any) -> float | None:

@@ -31,7 +31,8 @@ class Route:
     """Who answers `verb` on the paths that `path` matches whole: `tell` at once, or `read` for an inference.
 
     An inference's path has a group `name`, and maybe `version` or `label`. `scope` is what a token must allow:
-    "open" (none is asked for), "infer", "metrics" or "admin" (not on the public address). `error` writes what was
+    "open" (none is asked for), "infer", "metrics", "page" (as "metrics" for browsers, open to others) or "admin" (not
+    on the public address). `error` writes what was
     refused in the protocol's own shape; None writes {"error", "hint"}.
     """
 

@@ -50,7 +50,7 @@ def read_infer(lane: "Lane", request: Request) -> Asked:
             return Response(200, text, [JSON])
         return Response(200, text, [BINARY, (HEADER_LENGTH, b"%d" % length)])
 
-    return Asked(feeds, write, call.timeout)
+    return Asked(feeds, write, call.timeout, call.id)
 
 
 def _known(served: "Served") -> v2.Model:
@@ -84,7 +84,7 @@ def _encoded(served: "Served", known: v2.Model, request: Request) -> Asked | Non
         text, _ = v2.write_response(known, call, outputs, {"top": best} if best else None)
         return Response(200, text, [JSON])
 
-    return Asked(lambda: apply(wanted, request.body), write)
+    return Asked(lambda: apply(wanted, request.body), write, source=request.body)
 
 
 def _top_k(query: str) -> int:

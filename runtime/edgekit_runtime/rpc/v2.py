@@ -6,6 +6,7 @@ served or set on any but the admin address."""
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgekit_runtime import __version__
@@ -214,7 +215,8 @@ def _unregister(reply: str) -> Answer:
 def _asked(lane: "Lane", message: Message) -> Asked:
     known = lane.known(_known)
     request = read_request(message, known)
-    return Asked(request.feeds, lambda outputs: write_response(REPLY, known, request, outputs), request.timeout)
+    write = partial(write_response, REPLY, known, request)
+    return Asked(request.feeds, write, request.timeout, message.id or None)
 
 
 def _known(served: "Served") -> Model:

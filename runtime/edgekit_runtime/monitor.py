@@ -1,0 +1,283 @@
+"""Looks at what was answered, in one thread of its own and within a share of the time: drift, samples, a float shadow.
+
+Refuses to look at more than that share allows: what is left out is counted, and no request waits for it."""
+
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edgekit_runtime.answer import top
+from edgekit_runtime.errors import EdgeKitError
+from edgekit_runtime.families import Family, Labels, Sample
+from edgekit_runtime.lane import Lane
+from edgekit_runtime.metrics.models import labels
+from edgekit_runtime.protocols.asking import Asked
+from edgekit_runtime.served import Served
+from edgekit_runtime.tensors import Array, Feeds
+
+if TYPE_CHECKING:
+    from edgekit_runtime.drift import Drift, Reading, State
+    from edgekit_runtime.feedback import Feedback
+    from edgekit_runtime.samples import Samples
+    from edgekit_runtime.shadow import Shadow
+
+log = logging.getLogger("edgekit_runtime.monitor")
+
+MOST_WAITING = 8
+MOST_BYTES = 4 * 2**20
+"""Inputs beyond this size are looked at only when nothing waits."""
+BURST_SECONDS = 0.25
+"""Processor time that may be spent at once after a rest."""
+ROWS = 8
+"""Of a large batch so many rows are looked at."""
+NICE = 10
+LAST_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Drift of a model began (`raised`) or is over; `features` are the words for what moved."""
+
+    model: str
+    version: str
+    raised: bool
+    features: tuple[str, ...]
+    when_ms: int
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What to look at. `rate` are false alarms of drift a day for each model, `per_second` how many of its samples are
+    looked at, at most (None: any); `shadow` is the part of the requests that the float artifact answers too, `share`
+    the part of one processor's time that all of it may take."""
+
+    drift: bool = True
+    rate: float = 0.01
+    per_second: float | None = None
+    shadow: float = 0.0
+    samples: "Samples | None" = None
+    feedback: "Feedback | None" = None
+    share: float = 0.02
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A model's own part: made in the thread when its first answer comes."""
+
+    served: Served
+    read: "Callable[[Feeds, Feeds], list[Reading]] | None" = None
+    drift: "Drift | None" = None
+    shadow: "Shadow | None" = None
+    alarm: bool = False
+
+
+@dataclass(slots=True)
+class _Item:
+    lane: Lane
+    asked: Asked
+    feeds: Feeds
+    outputs: Feeds
+    when_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+
+
+class Monitor:
+    """`seen` belongs to the event loop, everything that costs to the thread; `families` and `state` may be asked from
+    anywhere: what they read is replaced whole."""
+
+    def __init__(self, wishes: Wishes, alarmed: Callable[[Alarm], None]) -> None:
+        self.wishes = wishes
+        self.looked = self.skipped = self.failed = 0
+        self._alarmed = alarmed
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._resting = False
+        self._known: dict[Lane, _Watched] = {}
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="monitor", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more; what waits is let go."""
+        self._end.set()
+        self._queue.put(None)
+        self._thread.join(LAST_SECONDS)
+
+    def seen(self, lane: Lane, asked: Asked, feeds: Feeds, outputs: Feeds) -> None:
+        """A request was answered."""
+        if self.wishes.feedback is not None and asked.id is not None:
+            best = best_class(lane.served, outputs)
+            if best is not None:
+                self.wishes.feedback.remember(asked.id, lane.served.name, lane.served.version, best)
+        if self._resting or self._full(feeds):
+            self.skipped += 1
+        else:
+            self._queue.put(_Item(lane, asked, feeds, outputs))
+
+    def _full(self, feeds: Feeds) -> bool:
+        waiting = self._queue.qsize()
+        return waiting >= MOST_WAITING or (waiting > 0 and sum(value.nbytes for value in feeds.values()) > MOST_BYTES)
+
+    def state(self, lane: Lane) -> "State | None":
+        """How far the lane's model has drifted; None where nobody looks, or nothing came yet."""
+        known = self._known.get(lane)
+        return None if known is None or known.drift is None else known.drift.state()
+
+    def shadow(self, lane: Lane) -> "Shadow | None":
+        """The lane's float shadow, where it has one that is asked."""
+        known = self._known.get(lane)
+        return None if known is None else known.shadow
+
+    def families(self, lanes: Sequence[Lane]) -> list[Family]:
+        """All that it knows of these lanes, for Prometheus."""
+        from edgekit_runtime.shadow import families as shadow_families
+
+        states = [(lane, found) for lane in lanes if (found := self.state(lane)) is not None]
+        each = [(lane, one) for lane, found in states for one in found.features]
+
+        def gauge(name: str, words: str, values: Iterable[tuple[Labels, float]]) -> Family:
+            return Family(name, "gauge", words, tuple([Sample(value, labels) for labels, value in values]))
+
+        shadows = {pair(lane): shadow for lane in lanes if (shadow := self.shadow(lane)) is not None}
+        made = [
+            gauge("edgekit_drift_alarm", "1 while inputs or answers have drifted from the build's.",
+                  [(labels(lane), float(found.alarm)) for lane, found in states]),
+            gauge("edgekit_drift_samples", "Samples that the last look at drift rests on.",
+                  [(labels(lane), found.n) for lane, found in states]),
+            gauge("edgekit_drift_psi", "Population stability index against the build's samples.",
+                  [((*labels(lane), ("feature", one.name)), one.psi) for lane, one in each]),
+            gauge("edgekit_drift_ks", "Kolmogorov-Smirnov distance to the build's samples.",
+                  [((*labels(lane), ("feature", one.name)), one.ks) for lane, one in each]),
+            Family("edgekit_monitor_looked_total", "counter", "Answers that the monitor looked at.",
+                   (Sample(self.looked),)),
+            Family("edgekit_monitor_skipped_total", "counter", "Answers that it left out to stay within its share.",
+                   (Sample(self.skipped),)),
+        ]  # fmt: skip
+        return made + (shadow_families(shadows) if shadows else [])
+
+    def _work(self) -> None:
+        _step_back()
+        credit, then = BURST_SECONDS, time.monotonic()
+        while (item := self._queue.get()) is not None:
+            now = time.monotonic()
+            credit, then = min(BURST_SECONDS, credit + self.wishes.share * (now - then)), now
+            begun = time.thread_time()
+            try:
+                self._look(item)
+            except Exception:  # a bug in what only looks must not end the looking
+                self.failed += 1
+                if self.failed <= 3:
+                    log.exception("an answer could not be looked at")
+            del item
+            credit -= time.thread_time() - begun
+            if credit < 0:
+                self._resting = True
+                self._end.wait(-credit / self.wishes.share)
+                self._resting = False
+
+    def _look(self, item: _Item) -> None:
+        self.looked += 1
+        watched = self._watched(item.lane)
+        readings = [] if watched.read is None else watched.read(item.feeds, item.outputs)[:ROWS]
+        odd = None
+        if watched.drift is not None:
+            for reading in readings:
+                watched.drift.add(reading, time.monotonic())
+            odd = max((watched.drift.oddness(reading) for reading in readings), default=None)
+            self._tell(watched)
+        if self.wishes.samples is not None:
+            self._offer(self.wishes.samples, item, odd)
+        if watched.shadow is not None:
+            watched.shadow.look(item.feeds, item.outputs)
+
+    def _watched(self, lane: Lane) -> _Watched:
+        known = self._known.get(lane)
+        if known is None or known.served is not lane.served:
+            self._known = {one: its for one, its in self._known.items() if not one.closing}
+            known = self._known[lane] = self._opened(lane.served)
+        return known
+
+    def _opened(self, served: Served) -> _Watched:
+        watched, bundle = _Watched(served), served.bundle
+        if bundle is None:
+            return watched
+        try:
+            baseline = bundle.baseline() if self.wishes.drift else None
+            if baseline is not None:
+                from edgekit_runtime.drift import Drift, reader
+
+                watched.read = reader(served.inputs, served.outputs, served.preprocess, len(served.labels))
+                watched.drift = Drift(baseline, self.wishes.rate, self.wishes.per_second)
+            run = bundle.open_shadow() if self.wishes.shadow else None
+            if run is not None:
+                from edgekit_runtime.shadow import Shadow
+
+                watched.shadow = Shadow(run, served.labels, self.wishes.shadow)
+        except EdgeKitError as error:
+            log.warning("%s: not watched: %s", served.name, error.what)
+        return watched
+
+    def _tell(self, watched: _Watched) -> None:
+        assert watched.drift is not None
+        state, served = watched.drift.state(), watched.served
+        if state.alarm != watched.alarm:
+            watched.alarm = state.alarm
+            moved = tuple(one.words for one in state.features if one.alarm)
+            self._alarmed(Alarm(served.name, served.version, state.alarm, moved, time.time_ns() // 1_000_000))
+
+    def _offer(self, samples: "Samples", item: _Item, odd: float | None) -> None:
+        from edgekit_runtime.samples import Candidate
+
+        served = item.lane.served
+        if served.batchable() and _rows(item.feeds) != 1:
+            return
+        best = top(item.outputs, served.labels, 1)
+        samples.consider(
+            Candidate(
+                model=served.name,
+                version=served.version,
+                id=item.asked.id or "",
+                when_ms=item.when_ms,
+                feeds=item.feeds,
+                source=item.asked.source,
+                kind="" if served.preprocess is None else served.preprocess.kind,
+                outputs=item.outputs,
+                label=best[0][0] if best else None,
+                confidence=best[0][1] if best else None,
+                drift=odd,
+            )
+        )
+
+
+def pair(lane: Lane) -> tuple[str, str]:
+    """The name and the version of a lane's model."""
+    return lane.served.name, lane.served.version
+
+
+def best_class(served: Served, outputs: Mapping[str, Array]) -> str | None:
+    """The word (or the number) of the best class of the only row; None where the model is no classifier of it."""
+    for value in outputs.values():
+        if value.size > 1 and value.shape[-1] == value.size and value.dtype.kind in "fiu":
+            at = int(value.argmax())
+            return served.labels[at] if len(served.labels) == value.size else str(at)
+    return None
+
+
+def _rows(feeds: Feeds) -> int:
+    return max((math.prod(value.shape[:1]) for value in feeds.values()), default=1)
+
+
+def _step_back() -> None:
+    """Let every other thread go first, where the system can."""
+    import os
+
+    try:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+    except (AttributeError, OSError):
+        log.debug("the monitor runs at the priority of all others")

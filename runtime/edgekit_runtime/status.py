@@ -1,0 +1,121 @@
+"""What the server is, does and has seen, as one JSON object: what the page and `edgekit-runtime top` show. Pure.
+
+Refuses nothing; it tells no request's content and no path."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from edgekit_runtime import __version__
+from edgekit_runtime.histograms import Histogram
+from edgekit_runtime.lane import Lane
+from edgekit_runtime.manifest import Manifest
+from edgekit_runtime.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from edgekit_runtime.drift import FeatureState, State
+    from edgekit_runtime.feedback import Quality
+
+Json = dict[str, Any]
+REQUESTS, REFUSED = "edgekit_http_requests_total", "edgekit_refused_total"
+
+
+def server(host: str, started_ms: int, now_ms: int) -> Json:
+    """Who tells it, and since when."""
+    return {
+        "name": "edgekit-runtime",
+        "version": __version__,
+        "host": host,
+        "started_ms": started_ms,
+        "now_ms": now_ms,
+    }
+
+
+def model(lane: Lane) -> Json:
+    """A model as it is served: what it is, what the build proved, what it did."""
+    served, stats, manifest = lane.served, lane.stats, lane.served.manifest
+    said = {key: "" if manifest is None else getattr(manifest, key) for key in ("target", "precision", "format")}
+    times = {"request": stats.success, "queue": stats.queue, "compute": stats.infer}
+    return {
+        "name": served.name,
+        "version": served.version,
+        "engine": served.engine,
+        **said,
+        "paused": lane.paused,
+        "loaded_ms": lane.loaded_ms,
+        "takes": "tensors" if served.preprocess is None else served.preprocess.kind,
+        "inputs": [_spec(spec) for spec in served.inputs],
+        "outputs": [_spec(spec) for spec in served.outputs],
+        "labels": len(served.labels),
+        "evidence": evidence(manifest),
+        "requests": {
+            "answered": stats.success.count,
+            "failed": stats.fail.count,
+            "rejected": stats.rejected,
+            "late": stats.late,
+            "cancelled": stats.cancelled,
+            "waiting": lane.waiting,
+        },
+        "samples": stats.inferences,
+        "executions": stats.executions,
+        "seconds": {name: _histogram(one.histogram()) for name, one in times.items()},
+        "batch": _histogram(stats.batch()),
+        "drift": None,
+        "quality": None,
+        "shadow": None,
+        "selftest": None,
+    }
+
+
+def evidence(manifest: Manifest | None) -> Json | None:
+    """What the build measured on its data: the metric and its value, the drop and its 95 % interval, n samples."""
+    quality = None if manifest is None else manifest.evidence.get("quality")
+    if not isinstance(quality, Mapping):
+        return None
+    return {key: quality.get(key) for key in ("metric", "value", "reference", "drop", "low", "high", "n")}
+
+
+def drift(state: "State", since_ms: int | None, words: Sequence[str]) -> Json:
+    """How far a model's inputs and answers are from those of the build; `words` are its labels."""
+    return {
+        "alarm": state.alarm,
+        "since_ms": since_ms,
+        "n": state.n,
+        "features": [_feature(one, words) for one in state.features],
+    }
+
+
+def quality(found: "Quality", built: Json | None) -> Json:
+    """Accuracy in the field by the true labels that came back, beside the build's."""
+    beside = None if built is None or built["metric"] != "accuracy" else {key: built[key] for key in ("value", "n")}
+    return {**asdict(found), "built": beside}
+
+
+def agreement(found: "Quality") -> Json:
+    """How often the float model answered the same."""
+    return {"n": found.n, "agreement": found.accuracy, "low": found.low, "high": found.high}
+
+
+def counted(counts: Mapping[tuple[str, str], int], connections: int) -> Json:
+    """The server's own counters, short."""
+    every = {name: {label: n for (known, label), n in counts.items() if known == name} for name in (REQUESTS, REFUSED)}
+    return {"requests": sum(every[REQUESTS].values()), "refused": every[REFUSED], "connections": connections}
+
+
+def _feature(one: "FeatureState", words: Sequence[str]) -> Json:
+    told = asdict(one)
+    told["labels"] = [_word(label, words) for label in one.labels]
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in told.items()}
+
+
+def _word(label: str, words: Sequence[str]) -> str:
+    """The model's own word for a class's number."""
+    return words[int(label)] if label.isdecimal() and int(label) < len(words) else label
+
+
+def _spec(spec: TensorSpec) -> Json:
+    return {"name": spec.name, "datatype": spec.dtype, "shape": list(spec.shape)}
+
+
+def _histogram(found: Histogram) -> Json:
+    return {"bounds": list(found.bounds), "counts": list(found.counts), "sum": found.sum}
