@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFilter
 
-from examples.demo import EXAMPLE, ROOT, WORK
+from examples.demo import EXAMPLE, ROOT, WORK, out
 from examples.efficientnet_lite0.photos import photos
 from examples.efficientnet_lite0.weights import weights
 from examples.fetch import CannotFetch
@@ -33,9 +33,9 @@ def main() -> int:
     """Build, serve, send photos until it is interrupted or the time is over."""
     given = _given()
     try:
-        file, folders = weights(WORK, print), photos(WORK, print)
+        file, folders = weights(WORK, out.print), photos(WORK, out.print)
     except CannotFetch as error:
-        print(f"error: {error}")
+        out.print(f"error: {error}")
         return 1
     build = [
         "build", f"{EXAMPLE / 'model.py'}:model", "--weights", file, "--data", folders.evaluation,
@@ -56,7 +56,7 @@ def main() -> int:
         if not line:
             return 1
         url = json.loads(line)["http"]
-        print(f"open {url} in a browser; the photos blur after {given.blur_after} s (Ctrl-C ends it)", flush=True)
+        out.print(f"open {url} in a browser; the photos blur after {given.blur_after:g} s (Ctrl-C ends it)")
         try:
             _send(url, sorted(folders.evaluation.glob("*.jpg")), given)
         except KeyboardInterrupt:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from edgekit_runtime.counters import Counters
 from edgekit_runtime.openapi import document
-from edgekit_runtime.routes import Route, ours, protocols
+from edgekit_runtime.routes import Route, protocols
+from edgekit_runtime.service import Service
+from edgekit_runtime.watching import Watch, Watching
 
 EXAMPLES = {"name": "m", "version": "1", "label": "l", "repository": "r", "region": "g"}
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
@@ -16,7 +18,7 @@ METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 
 def routes() -> list[Route]:
     """All that the server has."""
-    return [*protocols(), *ours.routes(Counters(), [])]
+    return [*protocols(), *Watching(Service([]), Counters(), lambda: 0, Watch(page=False)).routes()]
 
 
 def operations(admin: bool = True) -> Iterator[tuple[str, str, dict[str, Any]]]:

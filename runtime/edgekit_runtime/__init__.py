@@ -4,12 +4,13 @@ Refuses what is not whole: see `open_bundle`."""
 
 from typing import TYPE_CHECKING, Any
 
+from edgekit_runtime.version import __version__
+
 if TYPE_CHECKING:
     from edgekit_runtime.bundle import Bundle, open_bundle
     from edgekit_runtime.errors import EdgeKitError
 
-__all__ = ["Bundle", "EdgeKitError", "open_bundle"]
-__version__ = "0.1.0"
+__all__ = ["Bundle", "EdgeKitError", "__version__", "open_bundle"]
 
 
 def __getattr__(name: str) -> Any:

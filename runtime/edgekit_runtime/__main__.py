@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from edgekit_runtime import __version__, options, show
+from edgekit_runtime import __version__, option_words, options, options_watch, show
 from edgekit_runtime.answer import top
 from edgekit_runtime.bundle import Bundle, open_bundle
 from edgekit_runtime.errors import EdgeKitError
@@ -71,7 +71,7 @@ def serve(given: argparse.Namespace) -> int:
     where, guard, policy = inherited(os.environ, options.where(given)), options.guard(given), options.policy(given)
     with muted():
         service = open_service(given.bundle, options.aliases(given), policy)
-    watch = options.watch(given)
+    watch = options_watch.watch(given)
     serve(service, where, guard, supervised(os.environ), watch, _say_at if given.json else _say_served)
     return 0
 
@@ -174,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
         help="photo.jpg, sound.wav, text.txt, x.npy, x.npz or NAME=FILE; repeatable; without it: lines of JSON",
     )
     one.add_argument("--json", action="store_true", help="print the whole answer as JSON")
-    one.add_argument("--top", type=options.whole, default=5, metavar="N", help="how many labels to print (5)")
+    one.add_argument("--top", type=option_words.whole, default=5, metavar="N", help="how many labels to print (5)")
 
     one.add_argument("--strict", action="store_true", help="with lines of JSON: stop at the first that fails")
 

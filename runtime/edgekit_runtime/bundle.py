@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 16 * 2**20
+MAX_BASELINE = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class Bundle:
             return None
         from edgekit_runtime.drift import parse_baseline
 
+        if self.manifest.files[self.manifest.baseline].size > MAX_BASELINE:
+            raise BadBundle(f"{self.folder}: {self.manifest.baseline} is too large for a baseline")
         try:
             return parse_baseline(json.loads((self.folder / self.manifest.baseline).read_bytes()))
         except (ValueError, RecursionError) as error:

@@ -33,11 +33,16 @@ class Family:
 def text(families: Iterable[Family]) -> str:
     """Prometheus' text format, version 0.0.4; families without samples are left out."""
     lines: list[str] = []
+    known: dict[Labels, str] = {}
     for family in families:
         if not family.samples:
             continue
         lines += [f"# HELP {family.name} {_escaped(family.words)}", f"# TYPE {family.name} {family.kind}"]
-        lines += [f"{family.name}{one.suffix}{_labels(one.labels)} {_number(one.value)}" for one in family.samples]
+        for one in family.samples:
+            labels = known.get(one.labels)
+            if labels is None:
+                labels = known[one.labels] = _labels(one.labels)
+            lines.append(f"{family.name}{one.suffix}{labels} {_number(one.value)}")
     return "\n".join(lines) + "\n"
 
 
@@ -56,6 +61,8 @@ def _escaped(words: str) -> str:
 
 
 def _number(value: float) -> str:
+    if type(value) is int:
+        return str(value)
     if value != value:
         return "NaN"
     if value in (float("inf"), float("-inf")):

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
@@ -34,6 +34,9 @@ from edgekit_runtime.service import Service
 from edgekit_runtime.threads import in_thread
 from edgekit_runtime.tls import Pem
 
+if TYPE_CHECKING:
+    from edgekit_runtime.traces import Begun
+
 log = logging.getLogger("edgekit_runtime.grpc")
 
 Allow = Callable[[str | bytes | None, str], None]
@@ -49,6 +52,8 @@ STATUSES: dict[type[EdgeKitError], str] = {
     Busy: "UNAVAILABLE",
     Late: "DEADLINE_EXCEEDED",
 }
+INFERENCES = {"ModelInfer", "Predict", "Classify", "Regress"}
+"""The methods that are traced, where anything is."""
 WATCHERS = 64
 """Calls at once that are open to anybody and have no end."""
 STREAMS = 128
@@ -126,9 +131,10 @@ class _Desk:
         assert answer is not None
 
         async def call(coming: AsyncIterator[bytes], context: Any) -> bytes:
-            size = 0
+            size, status = 0, "INTERNAL"
+            begun = self._begun(method, context)
             try:
-                known = self._admit(method, context)
+                known = self._admit(method, context, begun)
                 data = await self._first(coming)
                 if self._held + len(data) > self.limits.buffered:
                     raise Busy("too many bytes are under way", "try again in a second")
@@ -136,12 +142,16 @@ class _Desk:
                 self._held += size
                 reply = await answer(self.service, await self._read(kind, data), known)
                 packed: bytes = reply.SerializeToString()
+                status = "OK"
             except EdgeKitError as error:
+                status = _status(error)
                 await self._refuse(context, error)
             except Exception as error:  # the edge: a bug is told to the log, and the server lives on
                 await self._fail(context, error)
             finally:
                 self._held -= size
+                if begun is not None:
+                    begun.grpc(method.path, status)
             self.counters.add("edgekit_grpc_requests_total", "OK")
             return packed
 
@@ -184,7 +194,14 @@ class _Desk:
         except StopAsyncIteration as error:
             raise BadRequest("there is no message in this call") from error
 
-    def _admit(self, method: Method, context: Any) -> Context:
+    def _begun(self, method: Method, context: Any) -> "Begun | None":
+        """The span of a call that is an inference and sampled."""
+        if self.service.tracer is None or method.path.rpartition("/")[2] not in INFERENCES:
+            return None
+        headers = dict(context.invocation_metadata())
+        return self.service.tracer.begin(headers.get("traceparent"), headers.get("tracestate", ""))
+
+    def _admit(self, method: Method, context: Any, begun: "Begun | None" = None) -> Context:
         metadata = dict(context.invocation_metadata())
         header = metadata.get("authorization")
 
@@ -200,7 +217,7 @@ class _Desk:
         left = context.time_remaining()
         if left is not None and method.answer is not None:
             timeout = left if timeout is None else min(left, timeout)
-        return Context(timeout, metadata, allow, self.stopping)
+        return Context(timeout, metadata, allow, self.stopping, None if begun is None else begun.timed)
 
     async def _read(self, kind: type[Any], data: bytes) -> Any:
         if len(data) > HEAVY:

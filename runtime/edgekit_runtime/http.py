@@ -7,6 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from secrets import token_hex
+from typing import TYPE_CHECKING
 
 from edgekit_runtime.bodies import SMALLEST, chosen, packed, unpacked
 from edgekit_runtime.browsers import refuse_strangers
@@ -27,11 +28,15 @@ from edgekit_runtime.errors import (
 from edgekit_runtime.exchange import Refused, Request, Response, json_response
 from edgekit_runtime.inferring import HEAVY, answer
 from edgekit_runtime.lane import Lane
+from edgekit_runtime.logs import event
 from edgekit_runtime.protocols.asking import Asked
 from edgekit_runtime.routes import Parts, Read, Route
 from edgekit_runtime.service import Service
 from edgekit_runtime.tensors import Feeds
 from edgekit_runtime.threads import in_thread
+
+if TYPE_CHECKING:
+    from edgekit_runtime.traces import Begun
 
 log = logging.getLogger("edgekit_runtime.http")
 
@@ -47,8 +52,10 @@ EXCEEDED = {"depth": 400, "memory": 507}
 HEADER_LENGTH = b"inference-header-content-length"
 CACHED = 512
 REQUEST_ID = b"x-request-id"
-CHALLENGES = [(b"www-authenticate", b'Bearer realm="edgekit"'), (b"www-authenticate", b'Basic realm="edgekit"')]
-"""The second is for browsers: they ask their user for a name, which is ignored, and a password, which is the token."""
+BEARER = (b"www-authenticate", b'Bearer realm="edgekit"')
+BASIC = (b"www-authenticate", b'Basic realm="edgekit"')
+"""For a browser that opens the page: it asks its user for a name, which is ignored, and a password, which is the token.
+What the page's scripts ask for is not answered so: the browser would ask again in the midst of it."""
 PLAIN_ID = re.compile(r"[\x21-\x7e]{1,200}")
 """An id that can stand in a header."""
 
@@ -105,14 +112,19 @@ class Desk:
             raise Forbidden("this is switched off here", hint="serve with --admin ADDRESS and ask there")
         if scope == "admin" and b"origin" in headers:  # any page can make a browser ask
             raise Forbidden("a web page may not ask this", hint="ask from a program")
-        if scope == "page":
-            if b"text/html" not in headers.get(b"accept", b""):
-                return
-            scope = "metrics"
+        page = scope == "page"
+        if page and b"text/html" not in headers.get(b"accept", b""):
+            return
         if b"origin" in headers or b"user-agent" in headers:
             refuse_strangers(headers, self._allow is not None)
-        if self._allow is not None:
-            self._allow(headers.get(b"authorization"), scope)
+        if self._allow is None:
+            return
+        try:
+            self._allow(headers.get(b"authorization"), "metrics" if page else scope)
+        except Unauthenticated as error:
+            if page:
+                raise Refused(401, error.what, error.hint, [BEARER, BASIC], error.reason) from error
+            raise
 
     def refuse(self, error: BaseException) -> Response:
         """What to say of an error; one that is no `EdgeKitError` is a bug, told whole to the log alone."""
@@ -138,12 +150,34 @@ class Desk:
             assert route.read is not None
             lane, read = self._lane(parts), _identified(route.read) if self._ids else route.read
             seconds = self._limits.deadline or None
+            if self.service.tracer is not None and (begun := self.service.tracer.begin(*_context(request.headers))):
+                return self._traced(begun, route, request, lane, read)
             found: Answer = answer(lane, lambda: read(lane, request), _work(request, lane), seconds)
             return found
         except EdgeKitError as error:
             if route.error is None:
                 raise
             return self._told(route, parts, error)
+
+    async def _traced(self, begun: "Begun", route: Route, request: Request, lane: Lane, read: Read) -> Response:
+        """As `_run`, for the few requests whose time is written down."""
+
+        def asked() -> Asked:
+            made = read(lane, request)
+            made.traced = begun.timed
+            return made
+
+        status = 500
+        try:
+            found = answer(lane, asked, _work(request, lane), self._limits.deadline or None)
+            done: Response = found if isinstance(found, Response) else await found
+            status = done.status
+            return done
+        except EdgeKitError as error:
+            status = _status(error)
+            raise
+        finally:
+            begun.http(request.verb, route.path, request.path, status)
 
     def _packed(self, found: Answer, route: Route, parts: Parts, request: Request) -> Answer:
         if not isinstance(found, Response):
@@ -201,7 +235,10 @@ class Desk:
 
     def _counted(self, error: EdgeKitError) -> int:
         self.counters.add("edgekit_refused_total", error.reason)
-        return _status(error)
+        status = _status(error)
+        if log.isEnabledFor(logging.INFO):  # not the error's words: they may quote the client
+            event(log, logging.INFO, "request-refused", f"refused: {error.reason}", reason=error.reason, status=status)
+        return status
 
     def _dressed(self, response: Response, error: EdgeKitError) -> Response:
         if isinstance(error, Refused):
@@ -209,11 +246,19 @@ class Desk:
         elif isinstance(error, Busy):
             response.headers = [*response.headers, (b"retry-after", str(error.retry_after).encode())]
         elif isinstance(error, Unauthenticated):
-            response.headers = [*response.headers, *CHALLENGES]
+            response.headers = [*response.headers, BEARER]
         return response
 
 
 ANY = re.compile(".*")
+
+
+def _context(headers: Mapping[bytes, bytes]) -> tuple[str | None, str]:
+    """Who asked, for a trace; in latin-1, which reads all bytes: what is not ASCII does not read as a context."""
+    parent = headers.get(b"traceparent")
+    return (
+        (None, "") if parent is None else (parent.decode("latin-1"), headers.get(b"tracestate", b"").decode("latin-1"))
+    )
 
 
 def _work(request: Request, lane: Lane) -> int:

@@ -43,7 +43,7 @@ def answer(lane: Lane, read: Callable[[], Asked], size: int, timeout: float | No
     except BaseException as error:
         _failed(lane, start, error)
         raise
-    _answered(lane, begun - start, 0, took, time.perf_counter_ns() - run)
+    _answered(lane, asked, begun - start, 0, took, time.perf_counter_ns() - run)
     if lane.observer is not None:
         lane.observer(lane, asked, feeds, outputs)
     return reply
@@ -57,7 +57,7 @@ async def _written(lane: Lane, asked: Asked, outputs: Feeds, spent: tuple[int, i
     except BaseException as error:
         _failed(lane, start - sum(spent), error)
         raise
-    _answered(lane, spent[0], 0, spent[1], time.perf_counter_ns() - start)
+    _answered(lane, asked, spent[0], 0, spent[1], time.perf_counter_ns() - start)
     if lane.observer is not None and not callable(asked.feeds):
         lane.observer(lane, asked, asked.feeds, outputs)
     return reply
@@ -96,14 +96,16 @@ async def _rest(lane: Lane, asked: Asked, start: int, timeout: float | None) -> 
         reply = await in_thread(lambda: asked.write(outputs)) if size > HEAVY else asked.write(outputs)
     except Unsupported as error:
         raise _unrunnable(lane, error) from error
-    _answered(lane, begun - start, queued, took, time.perf_counter_ns() - run)
+    _answered(lane, asked, begun - start, queued, took, time.perf_counter_ns() - run)
     if lane.observer is not None:
         lane.observer(lane, asked, feeds, outputs)
     return reply
 
 
-def _answered(lane: Lane, input_ns: int, queue_ns: int, infer_ns: int, output_ns: int) -> None:
+def _answered(lane: Lane, asked: Asked, input_ns: int, queue_ns: int, infer_ns: int, output_ns: int) -> None:
     lane.stats.answered(input_ns, queue_ns, infer_ns, output_ns)
+    if asked.traced is not None:
+        asked.traced((lane.served.name, lane.served.version), (input_ns, queue_ns, infer_ns, output_ns))
     if lane.settings.tracing:
         spent = {"input_ns": input_ns, "queue_ns": queue_ns, "infer_ns": infer_ns, "output_ns": output_ns}
         lane.settings.traced(lane.served.name, lane.served.version, spent)

@@ -59,6 +59,7 @@ class _Turn:
     since: int
     deadline: float | None
     even: bool
+    counted: bool = True
     started: int = 0
     ended: int = 0
 
@@ -162,14 +163,19 @@ class Lane:
         answer, _, _ = await self.timed(feeds, deadline)
         return answer
 
-    async def timed(self, feeds: Feeds, deadline: float | None = None) -> tuple[Feeds, int, int]:
+    async def probe(self, feeds: Feeds, deadline: float | None = None) -> Feeds:
+        """As `infer`, alone and not counted: for what the server asks of itself."""
+        answer, _, _ = await self.timed(feeds, deadline, counted=False)
+        return answer
+
+    async def timed(self, feeds: Feeds, deadline: float | None = None, counted: bool = True) -> tuple[Feeds, int, int]:
         """As `infer`, with the nanoseconds spent waiting and in the engine."""
         self._refuse(feeds)
         check_feeds(self.served.inputs, feeds)
         loop = self._loop = asyncio.get_running_loop()
         rows = _rows(feeds)
-        even = self._batches and rows > 0 and all(value.shape[:1] == (rows,) for value in feeds.values())
-        turn = _Turn(feeds, rows, loop.create_future(), time.perf_counter_ns(), deadline, even)
+        even = self._batches and counted and rows > 0 and all(value.shape[:1] == (rows,) for value in feeds.values())
+        turn = _Turn(feeds, rows, loop.create_future(), time.perf_counter_ns(), deadline, even, counted)
         self._enter(turn)
         timer = None if deadline is None else loop.call_at(deadline, _expire, turn)
         try:
@@ -334,7 +340,8 @@ class Lane:
             return None, error
         turn.ended = time.perf_counter_ns()
         self._pace.learn(sum(value.nbytes for value in turn.feeds.values()), turn.ended - start)
-        self.stats.executed(turn.rows, turn.ended - start)
+        if turn.counted:
+            self.stats.executed(turn.rows, turn.ended - start)
         return answer, None
 
     def _together(self, turns: list[_Turn]) -> list[_Outcome]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal, TextIO
 
-from edgekit_runtime import __version__
+from edgekit_runtime.version import __version__
 
 ROOT = "edgekit_runtime"
 TRACES = ROOT + ".trace"

@@ -139,10 +139,17 @@ def _check(manifest: Manifest) -> None:
         names = [port.spec.name for port in side]
         if not names or len(set(names)) != len(names):
             raise BadBundle(f"manifest names no tensors, or one twice: {', '.join(names)}")
+    for name in ("inputs", "outputs") if shadow is not None else ():
+        if _specs(getattr(shadow, name)) != _specs(getattr(manifest, name)):
+            raise BadBundle(f"manifest shadow has other {name} than the model", hint="build the bundle again")
     texts = (manifest.format, manifest.precision)
     tables = (manifest.evidence, manifest.provenance, manifest.preprocess or {})
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(table, dict) for table in tables):
         raise BadBundle("manifest format and precision must be text; preprocess, evidence and provenance objects")
+
+
+def _specs(ports: tuple[Port, ...]) -> list[TensorSpec]:
+    return sorted((port.spec for port in ports), key=lambda spec: spec.name)
 
 
 def _inside(path: str) -> str:
@@ -166,6 +173,8 @@ def _options(raw: Json) -> EngineOptions:
 
 
 def _shadow(raw: Json) -> Shadow:
+    if not isinstance(raw["entry"], str):
+        raise BadBundle(f"manifest shadow entry {raw['entry']!r} is no file")
     if raw["engine"] not in ENGINES:
         raise BadBundle(f"manifest shadow names an unknown engine {raw['engine']!r}", hint="update edgekit-runtime")
     sides = {side: tuple(map(port_from_json, raw[side])) for side in ("inputs", "outputs")}

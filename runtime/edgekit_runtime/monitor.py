@@ -72,6 +72,7 @@ class _Watched:
     served: Served
     read: "Callable[[Feeds, Feeds], list[Reading]] | None" = None
     drift: "Drift | None" = None
+    odd: "Callable[[Reading], float] | None" = None
     shadow: "Shadow | None" = None
     alarm: bool = False
 
@@ -185,13 +186,12 @@ class Monitor:
         self.looked += 1
         watched = self._watched(item.lane)
         readings = [] if watched.read is None else watched.read(item.feeds, item.outputs)[:ROWS]
-        odd = None
         if watched.drift is not None:
             for reading in readings:
                 watched.drift.add(reading, time.monotonic())
-            odd = max((watched.drift.oddness(reading) for reading in readings), default=None)
             self._tell(watched)
         if self.wishes.samples is not None:
+            odd = max(map(watched.odd, readings), default=None) if watched.odd is not None else None
             self._offer(self.wishes.samples, item, odd)
         if watched.shadow is not None:
             watched.shadow.look(item.feeds, item.outputs)
@@ -210,9 +210,10 @@ class Monitor:
         try:
             baseline = bundle.baseline() if self.wishes.drift else None
             if baseline is not None:
-                from edgekit_runtime.drift import Drift, reader
+                from edgekit_runtime.drift import Drift, oddness, reader
 
                 watched.read = reader(served.inputs, served.outputs, served.preprocess, len(served.labels))
+                watched.odd = oddness(baseline)
                 watched.drift = Drift(baseline, self.wishes.rate, self.wishes.per_second)
             run = bundle.open_shadow() if self.wishes.shadow else None
             if run is not None:

@@ -51,6 +51,8 @@ def _paths() -> Json:
         "/": {"get": _get("Alive", "Alive"), "options": _get("This document", "Document")},
         "/ping": {"get": _get("TorchServe: well or not", "Ping", (500, 503))},
         "/metrics": {"get": _operation("Numbers for Prometheus", {"text/plain": TEXT}, (401, 403))},
+        "/status": {"get": _operation("What the server is, does and has seen", JSON_ANY, (401, 403))},
+        "/feedback": {"post": _operation("True labels for answers", JSON_ANY, NAMED, (), {"application/json": ANY})},
         "/v2": {"get": _get("Name, version and extensions", "Server")},
         "/v2/openapi.json": {"get": _get("This document", "Document")},
         "/v2/health/live": {"get": _get("The process answers", "Health", (503,))},
@@ -138,6 +140,8 @@ def _with_admin(paths: Json) -> Json:
             errors = (*NAMED, 501, 503, 507)
             made = _operation(f"{verb.capitalize()} a model", JSON_ANY, errors, [*named, "name"], body)
             paths[f"{at}/models/{{name}}/{verb}"] = {"post": made}
+    paths["/samples"] = {"get": _operation("Kept samples as a tar", {"application/x-tar": BYTES}, (400, *NAMED))}
+    paths["/samples/index"] = {"get": _operation("What is kept", JSON_ANY, (400, *NAMED))}
     for at, schema, named in (
         ("/v2/trace/setting", "TraceRequest", []),
         ("/v2/models/{name}/trace/setting", "TraceRequest", ["name"]),

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekit_runtime import options_watch
 from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.limits import MIB, Limits
+from edgekit_runtime.option_words import host, number, port, positive, whole, wholes
 
 if TYPE_CHECKING:
     from edgekit_runtime.lane import Batching
     from edgekit_runtime.service import Policy
     from edgekit_runtime.serving import Guard, Where
-    from edgekit_runtime.watching import Watch
 
 
 def add(one: argparse.ArgumentParser) -> None:
@@ -54,7 +55,7 @@ def add(one: argparse.ArgumentParser) -> None:
     guard.add_argument("--tls-client-ca", type=Path, metavar="FILE", help="take only clients this CA has signed")
 
     _add_limits(one.add_argument_group("limits"))
-    _add_watching(one.add_argument_group("watching"))
+    options_watch.add(one.add_argument_group("watching"))
     one.add_argument("--json", action="store_true", help="say where it listens as one line of JSON")
 
 
@@ -69,31 +70,6 @@ def _add_limits(limits: argparse._ArgumentGroup) -> None:
         ("--body-seconds", positive, held.body_seconds, "S", "seconds for a client to send a body (30)"),
     ):
         limits.add_argument(name, type=kind, default=default, metavar=unit, help=words)
-
-
-def _add_watching(watch: argparse._ArgumentGroup) -> None:
-    watch.add_argument("--no-page", action="store_true", help="show no page at /")
-    watch.add_argument("--no-drift", action="store_true", help="do not compare requests with the build's samples")
-    watch.add_argument(
-        "--drift-rate", type=positive, default=0.01, metavar="N", help="false alarms a day and model (0.01)"
-    )
-    watch.add_argument(
-        "--drift-samples", type=positive, metavar="N", help="look at N a second at most, where they follow each other"
-    )
-    watch.add_argument("--on-drift", metavar="COMMAND", help="run this when drift begins or ends; facts on its stdin")
-    watch.add_argument("--feedback", action="store_true", help="take true labels later: POST /feedback")
-    watch.add_argument(
-        "--shadow", type=share, default=0.0, metavar="SHARE", help="of the requests, asked of the float model too (0)"
-    )
-    watch.add_argument("--state", type=Path, metavar="DIR", help="keep telemetry, samples and feedback there")
-    watch.add_argument("--keep-samples", type=positive, metavar="MB", help="keep telling inputs in --state (off)")
-    watch.add_argument("--telemetry-mb", type=positive, default=64.0, metavar="MB", help="its ring in --state (64)")
-    watch.add_argument("--otlp", metavar="URL", help="send telemetry to this OpenTelemetry collector")
-    watch.add_argument("--remote-write", metavar="URL", help="send it to this Prometheus")
-    watch.add_argument("--send-headers", type=Path, metavar="FILE", help="Name: value, a line each, sent with both")
-    watch.add_argument("--traces", type=share, metavar="SHARE", help="of the requests, traced to --otlp")
-    watch.add_argument("--triton-metrics", action="store_true", help="tell metrics by Triton's names too")
-    watch.add_argument("--log-format", choices=("text", "ecs"), default="text", help="ecs: a line of JSON each")
 
 
 def policy(given: argparse.Namespace) -> "Policy":
@@ -194,106 +170,3 @@ def guard(given: argparse.Namespace) -> "Guard":
 
     tls = tls_files(given.tls_cert, given.tls_key, given.tls_client_ca)
     return Guard(None if given.tokens is None else Tokens(given.tokens), tls)
-
-
-def watch(given: argparse.Namespace) -> "Watch":
-    """What the server watches and tells of itself; opens what is kept on disk."""
-    from edgekit_runtime.monitor import Wishes
-    from edgekit_runtime.watching import Watch
-
-    _check_watch(given)
-    samples = feedback = telemetry = tracer = hook = None
-    if given.keep_samples:
-        from edgekit_runtime.samples import Samples
-
-        samples = Samples(given.state / "samples", int(given.keep_samples * MIB))
-    if given.feedback:
-        from edgekit_runtime.feedback import Feedback
-
-        feedback = Feedback()
-    if given.on_drift:
-        from edgekit_runtime.hook import Hook
-
-        hook = Hook(given.on_drift)
-    if given.traces is not None:
-        from edgekit_runtime.traces import Tracer
-
-        tracer = Tracer(given.otlp, given.traces)
-    if given.state is not None:
-        from edgekit_runtime.telemetering import Telemetry, Wanted
-
-        size = int(given.telemetry_mb * MIB)
-        telemetry = Telemetry(Wanted(given.state, size, given.otlp, given.remote_write, given.send_headers))
-    wishes = Wishes(not given.no_drift, given.drift_rate, given.drift_samples, given.shadow, samples, feedback)
-    return Watch(not given.no_page, given.triton_metrics, wishes, given.state, telemetry, tracer, hook)
-
-
-def _check_watch(given: argparse.Namespace) -> None:
-    """Raise where an option needs another one."""
-    for option, needs in (("keep_samples", "state"), ("otlp", "state"), ("remote_write", "state"), ("traces", "otlp")):
-        if getattr(given, option) is not None and getattr(given, needs) is None:
-            words, wanted = (f"--{name.replace('_', '-')}" for name in (option, needs))
-            said = "DIR: what is kept, or not sent yet, lies there" if needs == "state" else "URL"
-            raise EdgeKitError(f"{words} without {wanted}", hint=f"say {wanted} {said}")
-
-
-def whole(text: str) -> int:
-    """A whole number above 0."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def wholes(text: str) -> tuple[int, ...]:
-    """Some of them."""
-    try:
-        return tuple(whole(item) for item in text.split(","))
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} does not read: write whole numbers, like 4,8") from error
-
-
-def port(text: str) -> int:
-    """A port, 0 for a free one."""
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port: write a number from 0 to 65535")
-    return int(text)
-
-
-def host(text: str) -> str:
-    """A name or an IP address; an IPv6 address may stand in brackets."""
-    import ipaddress
-
-    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    try:
-        return str(ipaddress.ip_address(bare))
-    except ValueError:
-        if not text or ":" in text or "/" in text or "[" in text:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a host: write --host 0.0.0.0 --port 8000") from None
-        return text
-
-
-def number(text: str) -> float:
-    """A number of 0 or more."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more: write it without a unit")
-    return value
-
-
-def share(text: str) -> float:
-    """A part of a whole, from 0 to 1."""
-    value = number(text)
-    if value > 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share: write a number from 0 to 1")
-    return value
-
-
-def positive(text: str) -> float:
-    """A number above 0."""
-    value = number(text)
-    if not value:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value

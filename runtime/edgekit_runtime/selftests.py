@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.lane import Lane
+from edgekit_runtime.logs import event
 from edgekit_runtime.selftest import judged, recordings
 
 log = logging.getLogger("edgekit_runtime.selftests")
@@ -64,13 +65,14 @@ class SelfTests:
         try:
             golden, pairs = await asyncio.to_thread(recordings, bundle)
             deadline = asyncio.get_running_loop().time() + PATIENCE
-            answers = [await lane.infer(feeds, deadline) for feeds, _ in pairs]
+            answers = [await lane.probe(feeds, deadline) for feeds, _ in pairs]
         except EdgeKitError as error:
             log.debug("%s: no self-test now: %s", lane.served.name, error.what)
             return False
         found = judged(golden, pairs, answers)
         if not found.passed:
-            log.error("%s %s: the self-test failed: %s is off by %.2g of its range", lane.served.name,
-                      lane.served.version, found.output, found.worst)  # fmt: skip
+            name, version = lane.served.name, lane.served.version
+            said = f"{name} {version}: the self-test failed: {found.output} is off by {found.worst:.2g} of its range"
+            event(log, logging.ERROR, "selftest-failed", said, model=name, version=version)
         self._results[lane] = Result(found.passed, time.time_ns() // 1_000_000)
         return True

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit_runtime import repository
 from edgekit_runtime.bundle import Bundle, open_bundle
@@ -20,6 +20,9 @@ from edgekit_runtime.lane import Batching, Lane, LaneOptions, Observer
 from edgekit_runtime.limits import Limits
 from edgekit_runtime.protocols.v2_settings import Settings
 from edgekit_runtime.served import Served, closed, opened, rows_keep_apart
+
+if TYPE_CHECKING:
+    from edgekit_runtime.traces import Tracer
 
 log = logging.getLogger("edgekit_runtime.service")
 
@@ -76,6 +79,7 @@ class Service:
         self._wanted = replace(self.policy.lane, limits=self.policy.limits)
         self.aliases = dict(aliases or {})
         self.settings = Settings()
+        self.tracer: Tracer | None = None
         self.ready = True
         self.history: deque[Change] = deque(maxlen=HISTORY)
         self.on_change: Callable[[Change], None] = lambda change: None

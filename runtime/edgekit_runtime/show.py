@@ -53,7 +53,7 @@ def page(bundle: Bundle) -> str:
     manifest = bundle.manifest
     options = manifest.options
     total = sum(entry.size for entry in manifest.files.values())
-    golden = manifest.golden
+    golden, found = manifest.golden, bundle.baseline()
     rows = [
         ("model", f"{manifest.name} {manifest.version}"),
         ("target", manifest.target),
@@ -67,6 +67,8 @@ def page(bundle: Bundle) -> str:
         *(("output", _port(port)) for port in manifest.outputs),
         (ENCODED.get((manifest.preprocess or {}).get("kind", ""), "photos"), _preprocess(manifest.preprocess)),
         ("labels", f"{len(bundle.labels())} words" if manifest.labels else "none"),
+        ("baseline", f"{found.n:,} samples, {len(found.features)} features" if found else "none: drift is not told"),
+        ("float", manifest.shadow.entry if manifest.shadow else "not carried"),
         ("recorded", f"{golden.count} answer(s), tolerance {golden.tolerance:g}" if golden else "none"),
     ]
     lines = [f"{key:<12}{value}" for key, value in rows]

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from edgekit_runtime import __version__
 from edgekit_runtime.histograms import Histogram
 from edgekit_runtime.lane import Lane
 from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.tensors import TensorSpec
+from edgekit_runtime.version import __version__
 
 if TYPE_CHECKING:
     from edgekit_runtime.drift import FeatureState, State
@@ -87,7 +87,7 @@ def drift(state: "State", since_ms: int | None, words: Sequence[str]) -> Json:
 
 def quality(found: "Quality", built: Json | None) -> Json:
     """Accuracy in the field by the true labels that came back, beside the build's."""
-    beside = None if built is None or built["metric"] != "accuracy" else {key: built[key] for key in ("value", "n")}
+    beside = None if built is None or built["metric"] != "top1" else {key: built[key] for key in ("value", "n")}
     return {**asdict(found), "built": beside}
 
 

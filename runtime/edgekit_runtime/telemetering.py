@@ -82,10 +82,10 @@ class Telemetry:
 
 
 def _destinations(wanted: Wanted) -> list[Any]:
-    from edgekit_runtime import __version__
     from edgekit_runtime.telemetry.otlp import otlp
     from edgekit_runtime.telemetry.posting import address
     from edgekit_runtime.telemetry.remote_write import remote_write
+    from edgekit_runtime.version import __version__
 
     host, made = socket.gethostname(), []
     if wanted.otlp:

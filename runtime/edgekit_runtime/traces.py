@@ -216,7 +216,7 @@ def _sender(endpoint: str, service_name: str, headers: Mapping[str, str]) -> Cal
             f"traces need {error.name}, which is not installed",
             hint="install edgekit-runtime with its [otlp] extra: pip install './runtime[otlp]'",
         ) from error
-    from edgekit_runtime import __version__
+    from edgekit_runtime.version import __version__
 
     quiet = logging.getLogger("opentelemetry")  # its lines name the collector, and come with every batch that fails
     quiet.addHandler(logging.NullHandler())

@@ -66,7 +66,8 @@ def understood(given: argparse.Namespace, words: tuple[str, ...], systemd: int |
     folders = [Path(os.path.abspath(folder)) for folder in given.bundle]
     repository = None if given.repository is None else Path(os.path.abspath(given.repository))
     inside = sorted(filter(is_bundle, repository.iterdir())) if repository is not None and repository.is_dir() else []
-    reads = [*folders, *([repository] if repository else [])]
+    reads = [*folders, *([repository] if repository else []), *_hook(given.on_drift)]
+    _check_state(given)
     credentials = []
     for name in SECRETS:
         path = getattr(given, name)
@@ -94,6 +95,7 @@ def understood(given: argparse.Namespace, words: tuple[str, ...], systemd: int |
         repository=repository is not None,
         memory=_memory(given, [*folders, *inside]),
         connections=given.max_connections,
+        calls=given.otlp is not None or given.remote_write is not None,
         systemd=systemd,
     )
 
@@ -129,6 +131,26 @@ def _memory(given: argparse.Namespace, folders: Sequence[Path]) -> int | None:
         return None
     bodies = max(Limits().buffered, int(2 * given.max_body * MIB))
     return int(sum(float(peak) * 1e6 for peak in peaks if peak) * MARGIN) + 2 * bodies + BESIDE
+
+
+def _hook(command: str | None) -> list[Path]:
+    """The program to run when a model drifts, which the service has to see."""
+    if command is None:
+        return []
+    from edgekit_runtime.hook import Hook
+
+    program = Path(Hook(command).words[0])
+    if "/" in command.split()[0] and not command.lstrip("'\"").startswith("/"):
+        raise EdgeKitError("the command for drift has a relative path", hint=f"say --on-drift {program}")
+    return [program]
+
+
+def _check_state(given: argparse.Namespace) -> None:
+    """Raise where the service's own user could not write its state."""
+    folder = Path("/var/lib") / given.name
+    if given.state is None or given.user or Path(os.path.abspath(given.state)).is_relative_to(folder):
+        return
+    raise EdgeKitError(f"the service may not write to {given.state}", hint=f"say --state {folder}")
 
 
 def _place(text: str) -> Address:

@@ -39,6 +39,7 @@ class Unit:
     repository: bool
     memory: int | None
     connections: int
+    calls: bool = False
     systemd: int | None = None
 
 
@@ -56,11 +57,12 @@ def service(unit: Unit) -> str:
     """The text of the service."""
     sockets = [f"{unit.name}.socket", *([f"{unit.name}-admin.socket"] if unit.admin else [])] if unit.activated else []
     far = [address for address in (*unit.http, *unit.others) if not address.loopback]
+    online = bool(far or unit.calls) and not unit.user
     parts = [
         "[Unit]",
         f"Description=EdgeKit: inference with {_models(unit)}",
         *([f"Requires={' '.join(sockets)}", f"After={' '.join(sockets)}"] if sockets else []),
-        *(["Wants=network-online.target", "After=network-online.target"] if far and not unit.user else []),
+        *(["Wants=network-online.target", "After=network-online.target"] if online else []),
         "StartLimitIntervalSec=0",
         "",
         "[Service]",
@@ -116,8 +118,8 @@ def _needs(unit: Unit) -> Needs:
     return Needs(
         name=unit.name,
         user=unit.user,
-        opens=any(one.path is None for one in opens),
-        far=not all(one.loopback for one in every),
+        opens=unit.calls or any(one.path is None for one in opens),
+        far=unit.calls or not all(one.loopback for one in every),
         low_port=any(one.path is None and 0 < one.port < 1024 for one in opens),
         runtime=tuple(dict.fromkeys(folders)),
         bound=_outermost(path for path in (*unit.reads, *_interpreter()) if hidden(path)),

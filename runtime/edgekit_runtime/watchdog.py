@@ -74,7 +74,7 @@ async def _try(lane: Lane, seconds: float, known: _Known) -> None:
     if served.sample is None:
         return
     try:
-        answer = await lane.infer(dict(served.sample), asyncio.get_running_loop().time() + seconds)
+        answer = await lane.probe(dict(served.sample), asyncio.get_running_loop().time() + seconds)
     except BadRequest:  # a recorded NaN that this server was told to refuse
         return
     except EdgeKitError as error:

@@ -97,6 +97,8 @@ class Watching:
         root.addHandler(self._recent)
         stack.callback(root.removeHandler, self._recent)
         self.service.on_change = self._changed
+        self.service.tracer = self.watch.tracer
+        event(log, logging.INFO, "server-started", f"serving {', '.join(self.service.names()) or 'no models yet'}")
         self._know()
         stack.push_async_callback(self._stop)
         works = [self._selftests.run()]
@@ -116,6 +118,7 @@ class Watching:
 
     async def _stop(self) -> None:
         watch = self.watch
+        event(log, logging.INFO, "server-stopped", "no more requests are taken")
         self.service.observe(None)
         ends: list[Callable[[], None]] = [
             part.close for part in (self._monitor, watch.hook, watch.telemetry, watch.tracer) if part is not None

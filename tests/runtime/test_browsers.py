@@ -7,8 +7,8 @@ import base64
 import pytest
 from edgekit_runtime.browsers import refuse_strangers
 from edgekit_runtime.errors import Forbidden
-from edgekit_runtime.serving import Guard
 from edgekit_runtime.service import Service
+from edgekit_runtime.serving import Guard
 from edgekit_runtime.tokens import Tokens, add_token
 
 from tests.runtime.live import live, pair, post, two

@@ -7,6 +7,7 @@ against it.
 """
 
 from edgekit_runtime.drift.baseline import Baseline, Categories, Numeric, parse_baseline, to_json
+from edgekit_runtime.drift.oddness import oddness
 from edgekit_runtime.drift.reading import Reading, reader
 from edgekit_runtime.drift.recording import Recorder
 from edgekit_runtime.drift.state import FeatureState, State
@@ -14,5 +15,5 @@ from edgekit_runtime.drift.watching import Drift
 
 __all__ = [
     "Baseline", "Categories", "Drift", "FeatureState", "Numeric", "Reading", "Recorder", "State",
-    "parse_baseline", "reader", "to_json",
+    "oddness", "parse_baseline", "reader", "to_json",
 ]  # fmt: skip

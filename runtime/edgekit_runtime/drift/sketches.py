@@ -52,7 +52,7 @@ class Sketches:
         totals = self._counts.sum(axis=1)
         self.shares = self._counts / np.maximum(totals, 1)[:, None]
         self._sums = self.shares[:split].cumsum(axis=1)
-        self._distance = baseline_distance(totals[:split], shape[0])
+        self._distance = baseline_distance(totals[:split], max(1, shape[0]))
         self._classes = [Classes(one, shape[0]) for one in categories]
         self._psi_limits = np.where(np.arange(shape[0]) < split, PSI_LIMIT, CLASS_PSI_LIMIT)
 

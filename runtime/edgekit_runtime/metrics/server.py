@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from edgekit_runtime import __version__
 from edgekit_runtime.counters import Counters
 from edgekit_runtime.families import Family, Sample
+from edgekit_runtime.version import __version__
 
 STARTED = time.time()
 COUNTED: Mapping[str, tuple[str, str, tuple[str, ...]]] = {

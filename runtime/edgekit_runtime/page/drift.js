@@ -33,7 +33,12 @@ function card(one) {
   return h(
     "li",
     { "data-state": state },
-    h("h3", {}, h("span", {}, one.words), h("span", { class: "tag" }, one.alarm ? "Shifted" : "As built")),
+    h(
+      "h3",
+      {},
+      h("span", {}, one.words),
+      h("span", { class: "tag", "data-state": state }, one.alarm ? "Shifted" : "As built"),
+    ),
     h("div", { class: "frame" }, bars(one.baseline, one.now)),
     h("div", { class: "ends", "aria-hidden": "true" }, ...ends(one).map((words) => h("span", {}, words))),
     h("p", { class: "unseen" }, spoken(one)),

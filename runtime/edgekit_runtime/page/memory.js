@@ -4,7 +4,7 @@
 import { quantile, since } from "./numbers.js";
 
 export const SPAN_MS = 300000;
-const [WINDOW_MS, MINUTE_MS, MOST] = [10000, 60000, 320];
+const [WINDOW_MS, MINUTE_MS, SMOOTH_MS, MOST] = [10000, 60000, 2500, 320];
 
 export class Memory {
   #looks = [];
@@ -51,7 +51,10 @@ export class Memory {
   }
 
   #point(model, t) {
-    const [all, found] = [this.#points.get(mark(model)) ?? [], this.recent(model, 2500)];
+    const [all, found] = [
+      this.#points.get(mark(model)) ?? [],
+      this.recent(model, Math.max(SMOOTH_MS, t - (this.#looks.at(-2)?.t ?? t))),
+    ];
     if (found) {
       const [p50, p99] = [0.5, 0.99].map((q) => quantile(found.request, q).value);
       all.push({ t, rate: found.answered / found.seconds, p50, p99 });

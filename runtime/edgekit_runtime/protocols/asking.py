@@ -23,4 +23,5 @@ class Asked:
     write: Callable[[Feeds], Any]
     timeout: float | None = None
     id: str | None = None
+    traced: Callable[[tuple[str, str], tuple[int, int, int, int]], None] | None = None
     source: bytes | None = None

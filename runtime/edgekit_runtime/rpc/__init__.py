@@ -30,6 +30,7 @@ class Context:
     metadata: Mapping[str, str | bytes] = field(default_factory=dict)
     allow: Callable[[str], None] = _everything
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    traced: Callable[[tuple[str, str], tuple[int, int, int, int]], None] | None = None
 
 
 Answer = Callable[["Service", Any, Context], Awaitable[Any]]

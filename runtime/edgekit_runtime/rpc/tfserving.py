@@ -86,7 +86,13 @@ async def _reload(service: "Service", request: Message, context: Context) -> Mes
 async def _infer(service: "Service", request: Message, spec: Message, read: Read, context: Context) -> Message:
     lane = _lane(service, spec)
     named = (lane.served.name, service.number(lane.served))
-    reply = answer(lane, lambda: read(request, signature(lane), named), request.ByteSize(), context.timeout)
+
+    def asked() -> Asked:
+        made = read(request, signature(lane), named)
+        made.traced = context.traced
+        return made
+
+    reply = answer(lane, asked, request.ByteSize(), context.timeout)
     return await reply if isinstance(reply, Awaitable) else reply
 
 

@@ -80,7 +80,7 @@ async def _model_statistics(service: "Service", message: Message, context: Conte
 
 async def _infer(service: "Service", message: Message, context: Context) -> Message:
     lane = _lane(service, message.model_name, message.model_version)
-    found = answer(lane, lambda: _asked(lane, message), message.ByteSize(), context.timeout)
+    found = answer(lane, lambda: _asked(lane, message, context), message.ByteSize(), context.timeout)
     return found if isinstance(found, REPLY) else await found
 
 
@@ -212,11 +212,11 @@ def _unregister(reply: str) -> Answer:
     return unregister
 
 
-def _asked(lane: "Lane", message: Message) -> Asked:
+def _asked(lane: "Lane", message: Message, context: Context) -> Asked:
     known = lane.known(_known)
     request = read_request(message, known)
     write = partial(write_response, REPLY, known, request)
-    return Asked(request.feeds, write, request.timeout, message.id or None)
+    return Asked(request.feeds, write, request.timeout, message.id or None, traced=context.traced)
 
 
 def _known(served: "Served") -> Model:

@@ -4,8 +4,6 @@ Refuses addresses that are not http:// or https://, follows no redirect, and alw
 
 The certificates trusted are the system's, or those of the file in SSL_CERT_FILE, as OpenSSL has it."""
 
-import base64
-import email.utils
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -97,6 +95,8 @@ def address(url: str, header_file: Path | None = None) -> Address:
         raise EdgeKitError("the address is not one of a web server", hint=WHICH)
     headers: dict[str, str] = {}
     if parts.username is not None:
+        import base64
+
         secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         headers["Authorization"] = "Basic " + base64.b64encode(secret.encode()).decode()
     headers |= _headers(header_file) if header_file is not None else {}
@@ -165,6 +165,8 @@ def judged(status: int, retry_after: str | None, text: str) -> Answer:
 
 def _seconds(retry_after: str | None) -> float:
     """Of a Retry-After header: seconds, or a date."""
+    import email.utils
+
     text = (retry_after or "").strip()
     if text.isascii() and text.isdigit():
         return min(MOST_AFTER, float(text[:9]))
