@@ -25,16 +25,22 @@ def worst(scene: Scene, shift: str, runs: int = 5) -> int:
     [
         "blurred a little", "blurred", "blurred much", "darkened to 70 %", "darkened to 40 %", "brightened by 20 %",
         "noise of 5 %", "noise of 20 %", "inverted", "rotated by 90 degrees", "rotated by 180 degrees",
-        "3 of 10 classes missing", "1 of 10 classes missing", "1 class alone",
+        "3 of 10 classes missing", "class 1 of 10 missing", "class 5 of 10 missing", "1 class alone",
     ],
 )  # fmt: skip
 def test_a_shift_of_images_is_heard_within_500_requests(images: Scene, shift: str) -> None:
     assert worst(images, shift) <= SOON
 
 
+def test_a_single_class_that_others_are_taken_for_is_heard_later(images: Scene) -> None:
+    """Shirts are the hardest: the model goes on seeing some where there are none."""
+    assert {n: found for n in range(10) if (found := worst(images, f"class {n} of 10 missing", 3)) > 5000} == {}
+
+
 def test_shifts_of_texts_are_heard_within_500_requests() -> None:
     scene = languages(each=400)
-    shifts = [shift for shift in scene.shifted if shift != "1 of 10 classes missing"]
+    unheard = [f"class {number} of 10 missing" for number in range(10)]  # later: see the benchmark
+    shifts = [shift for shift in scene.shifted if shift not in unheard]
     assert {shift: worst(scene, shift, 3) for shift in shifts if worst(scene, shift, 3) > SOON} == {}
 
 

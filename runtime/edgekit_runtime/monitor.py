@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekit_runtime.answer import top
 from edgekit_runtime.errors import EdgeKitError
@@ -29,14 +29,17 @@ if TYPE_CHECKING:
 log = logging.getLogger("edgekit_runtime.monitor")
 
 MOST_WAITING = 8
+"""Answers of each lane; while the thread rests one, so that a busy model leaves another its turn."""
 MOST_BYTES = 4 * 2**20
-"""Inputs beyond this size are looked at only when nothing waits."""
+"""What waits may hold so much, and more only where it is one answer."""
 BURST_SECONDS = 0.25
 """Processor time that may be spent at once after a rest."""
 ROWS = 8
 """Of a large batch so many rows are looked at."""
 NICE = 10
 LAST_SECONDS = 2.0
+TOLD = 3
+"""Failures that are told in the log; later ones are counted."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,21 @@ class Wishes:
     feedback: "Feedback | None" = None
     share: float = 0.02
 
+    def reach(self, lane: Lane) -> bool:
+        """Whether there is something to look at in the lane's answers."""
+        manifest = lane.served.manifest
+        if self.samples is not None or manifest is None:
+            return self.samples is not None
+        return (self.drift and manifest.baseline is not None) or (self.shadow > 0 and manifest.shadow is not None)
+
 
 @dataclass(slots=True)
 class _Watched:
-    """A model's own part: made in the thread when its first answer comes."""
+    """A model's own part: made in the thread when its first answer comes. It holds no engine but the shadow's: the
+    served one has to go when its lane closes."""
 
-    served: Served
+    name: str
+    version: str
     read: "Callable[[Feeds, Feeds], list[Reading]] | None" = None
     drift: "Drift | None" = None
     odd: "Callable[[Reading], float] | None" = None
@@ -78,23 +90,36 @@ class _Watched:
 
 
 @dataclass(slots=True)
+class _Line:
+    """How many answers of a lane came and went: the event loop counts the ones, the thread the others."""
+
+    put: int = 0
+    taken: int = 0
+
+
+@dataclass(slots=True)
 class _Item:
     lane: Lane
-    asked: Asked
+    line: _Line
+    id: str
+    source: bytes | None
     feeds: Feeds
     outputs: Feeds
+    size: int
     when_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
 
 class Monitor:
-    """`seen` belongs to the event loop, everything that costs to the thread; `families` and `state` may be asked from
-    anywhere: what they read is replaced whole."""
+    """`seen` and `keep` belong to the event loop, everything that costs to the thread; `families` and `state` may be
+    asked from anywhere: what they read is replaced whole."""
 
     def __init__(self, wishes: Wishes, alarmed: Callable[[Alarm], None]) -> None:
         self.wishes = wishes
         self.looked = self.skipped = self.failed = 0
         self._alarmed = alarmed
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._lines: dict[Lane, _Line] = {}
+        self._put = self._taken = 0
         self._resting = False
         self._known: dict[Lane, _Watched] = {}
         self._end = threading.Event()
@@ -110,20 +135,33 @@ class Monitor:
         self._queue.put(None)
         self._thread.join(LAST_SECONDS)
 
+    def keep(self, lanes: Iterable[Lane]) -> None:
+        """These are served now. What others answer is not looked at, and what is known of them is let go."""
+        self._lines = {lane: self._lines.get(lane) or _Line() for lane in lanes if self.wishes.reach(lane)}
+        self._queue.put(None)
+
     def seen(self, lane: Lane, asked: Asked, feeds: Feeds, outputs: Feeds) -> None:
         """A request was answered."""
-        if self.wishes.feedback is not None and asked.id is not None:
+        wishes = self.wishes
+        if wishes.feedback is not None and asked.id is not None:
             best = best_class(lane.served, outputs)
             if best is not None:
-                self.wishes.feedback.remember(asked.id, lane.served.name, lane.served.version, best)
-        if self._resting or self._full(feeds):
+                wishes.feedback.remember(asked.id, lane.served.name, lane.served.version, best)
+        line = self._lines.get(lane)
+        if line is None:
+            return
+        if line.put - line.taken >= (1 if self._resting else MOST_WAITING):
             self.skipped += 1
-        else:
-            self._queue.put(_Item(lane, asked, feeds, outputs))
-
-    def _full(self, feeds: Feeds) -> bool:
-        waiting = self._queue.qsize()
-        return waiting >= MOST_WAITING or (waiting > 0 and sum(value.nbytes for value in feeds.values()) > MOST_BYTES)
+            return
+        source = None if wishes.samples is None else asked.source
+        size = len(source or b"") + sum(map(_weight, feeds.values())) + sum(map(_weight, outputs.values()))
+        waiting = self._put - self._taken
+        if waiting and waiting + size > MOST_BYTES:
+            self.skipped += 1
+            return
+        line.put += 1
+        self._put += size
+        self._queue.put(_Item(lane, line, asked.id or "", source, feeds, outputs, size))
 
     def state(self, lane: Lane) -> "State | None":
         """How far the lane's model has drifted; None where nobody looks, or nothing came yet."""
@@ -159,22 +197,26 @@ class Monitor:
                    (Sample(self.looked),)),
             Family("edgekit_monitor_skipped_total", "counter", "Answers that it left out to stay within its share.",
                    (Sample(self.skipped),)),
+            Family("edgekit_monitor_failed_total", "counter", "Looks that a fault of the server ended: see its log.",
+                   (Sample(self.failed),)),
         ]  # fmt: skip
         return made + (shadow_families(shadows) if shadows else [])
 
     def _work(self) -> None:
         _step_back()
         credit, then = BURST_SECONDS, time.monotonic()
-        while (item := self._queue.get()) is not None:
-            now = time.monotonic()
+        while True:
+            item = self._queue.get()
+            if self._end.is_set():
+                return
+            now, begun = time.monotonic(), time.thread_time()
             credit, then = min(BURST_SECONDS, credit + self.wishes.share * (now - then)), now
-            begun = time.thread_time()
-            try:
-                self._look(item)
-            except Exception:  # a bug in what only looks must not end the looking
-                self.failed += 1
-                if self.failed <= 3:
-                    log.exception("an answer could not be looked at")
+            if item is None:
+                self._try(self._let_go)
+                continue
+            self._try(self._look, item)
+            item.line.taken += 1
+            self._taken += item.size
             del item
             credit -= time.thread_time() - begun
             if credit < 0:
@@ -182,57 +224,84 @@ class Monitor:
                 self._end.wait(-credit / self.wishes.share)
                 self._resting = False
 
+    def _try(self, look: Callable[..., None], *given: Any) -> None:
+        try:
+            look(*given)
+        except Exception:  # a bug in what only looks must end neither the looking nor the other looks
+            self.failed += 1
+            if self.failed <= TOLD:
+                log.exception("an answer could not be looked at")
+
     def _look(self, item: _Item) -> None:
+        if item.lane.closing or item.lane not in self._lines:
+            return
         self.looked += 1
-        watched = self._watched(item.lane)
-        readings = [] if watched.read is None else watched.read(item.feeds, item.outputs)[:ROWS]
-        if watched.drift is not None:
-            for reading in readings:
-                watched.drift.add(reading, time.monotonic())
-            self._tell(watched)
+        watched, readings = self._watched(item.lane), []
+        if watched.read is not None and (self.wishes.samples is not None or self._wanted(watched)):
+            feeds, outputs = _first(item, item.feeds), _first(item, item.outputs)
+            readings = watched.read(feeds, outputs)[:ROWS]
+        if readings and watched.drift is not None:
+            self._try(self._count, watched, readings)
         if self.wishes.samples is not None:
-            odd = max(map(watched.odd, readings), default=None) if watched.odd is not None else None
-            self._offer(self.wishes.samples, item, odd)
+            self._try(self._offer, self.wishes.samples, item, watched, readings)
         if watched.shadow is not None:
-            watched.shadow.look(item.feeds, item.outputs)
+            self._try(watched.shadow.look, item.feeds, item.outputs)
+
+    def _wanted(self, watched: _Watched) -> bool:
+        return watched.drift is not None and watched.drift.wants(time.monotonic())
+
+    def _let_go(self) -> None:
+        """Forget who is not served any more; whoever was told of its drift is told that it is over."""
+        gone = [watched for lane, watched in self._known.items() if lane not in self._lines]
+        self._known = {lane: watched for lane, watched in self._known.items() if lane in self._lines}
+        for watched in gone:
+            if watched.alarm:
+                self._alarmed(Alarm(watched.name, watched.version, False, (), time.time_ns() // 1_000_000))
 
     def _watched(self, lane: Lane) -> _Watched:
         known = self._known.get(lane)
-        if known is None or known.served is not lane.served:
-            self._known = {one: its for one, its in self._known.items() if not one.closing}
+        if known is None:
             known = self._known[lane] = self._opened(lane.served)
         return known
 
     def _opened(self, served: Served) -> _Watched:
-        watched, bundle = _Watched(served), served.bundle
-        if bundle is None:
-            return watched
-        try:
-            baseline = bundle.baseline() if self.wishes.drift else None
-            if baseline is not None:
-                from edgekit_runtime.drift import Drift, oddness, reader
-
-                watched.read = reader(served.inputs, served.outputs, served.preprocess, len(served.labels))
-                watched.odd = oddness(baseline)
-                watched.drift = Drift(baseline, self.wishes.rate, self.wishes.per_second)
-            run = bundle.open_shadow() if self.wishes.shadow else None
-            if run is not None:
-                from edgekit_runtime.shadow import Shadow
-
-                watched.shadow = Shadow(run, served.labels, self.wishes.shadow)
-        except EdgeKitError as error:
-            log.warning("%s: not watched: %s", served.name, error.what)
+        watched = _Watched(served.name, served.version)
+        for part in (self._open_drift, self._open_shadow):
+            try:
+                part(watched, served)
+            except EdgeKitError as error:
+                log.warning("%s: not watched: %s", served.name, error.what)
+            except Exception:  # a foreign engine's, or a bug: not tried again with each answer
+                log.exception("%s: not watched", served.name)
         return watched
 
-    def _tell(self, watched: _Watched) -> None:
+    def _open_drift(self, watched: _Watched, served: Served) -> None:
+        baseline = served.bundle.baseline() if self.wishes.drift and served.bundle is not None else None
+        if baseline is not None:
+            from edgekit_runtime.drift import Drift, oddness, reader
+
+            watched.drift = Drift(baseline, self.wishes.rate, self.wishes.per_second)
+            watched.odd = oddness(baseline)
+            watched.read = reader(served.inputs, served.outputs, served.preprocess, len(served.labels))
+
+    def _open_shadow(self, watched: _Watched, served: Served) -> None:
+        run = served.bundle.open_shadow() if self.wishes.shadow and served.bundle is not None else None
+        if run is not None:
+            from edgekit_runtime.shadow import Shadow
+
+            watched.shadow = Shadow(run, served.labels, self.wishes.shadow)
+
+    def _count(self, watched: _Watched, readings: "list[Reading]") -> None:
         assert watched.drift is not None
-        state, served = watched.drift.state(), watched.served
+        for reading in readings:
+            watched.drift.add(reading, time.monotonic())
+        state = watched.drift.state()
         if state.alarm != watched.alarm:
             watched.alarm = state.alarm
             moved = tuple(one.words for one in state.features if one.alarm)
-            self._alarmed(Alarm(served.name, served.version, state.alarm, moved, time.time_ns() // 1_000_000))
+            self._alarmed(Alarm(watched.name, watched.version, state.alarm, moved, time.time_ns() // 1_000_000))
 
-    def _offer(self, samples: "Samples", item: _Item, odd: float | None) -> None:
+    def _offer(self, samples: "Samples", item: _Item, watched: _Watched, readings: "list[Reading]") -> None:
         from edgekit_runtime.samples import Candidate
 
         served = item.lane.served
@@ -243,15 +312,15 @@ class Monitor:
             Candidate(
                 model=served.name,
                 version=served.version,
-                id=item.asked.id or "",
+                id=item.id,
                 when_ms=item.when_ms,
                 feeds=item.feeds,
-                source=item.asked.source,
+                source=item.source,
                 kind="" if served.preprocess is None else served.preprocess.kind,
                 outputs=item.outputs,
                 label=best[0][0] if best else None,
                 confidence=best[0][1] if best else None,
-                drift=odd,
+                drift=None if watched.odd is None else max(map(watched.odd, readings), default=None),
             )
         )
 
@@ -268,6 +337,20 @@ def best_class(served: Served, outputs: Mapping[str, Array]) -> str | None:
             at = int(value.argmax())
             return served.labels[at] if len(served.labels) == value.size else str(at)
     return None
+
+
+def _first(item: _Item, tensors: Feeds) -> Feeds:
+    """The rows that are looked at."""
+    return {name: value[:ROWS] for name, value in tensors.items()} if item.lane.served.batchable() else tensors
+
+
+def _weight(value: Array) -> int:
+    """Bytes that a tensor holds; of many strings nobody counts them."""
+    if value.dtype.kind != "O":
+        return value.nbytes
+    if value.size > ROWS:
+        return MOST_BYTES
+    return sum(len(one) if isinstance(one, str | bytes) else value.itemsize for one in value.flat)
 
 
 def _rows(feeds: Feeds) -> int:

@@ -81,3 +81,7 @@ def _check(given: argparse.Namespace) -> None:
             words, wanted = (f"--{name.replace('_', '-')}" for name in (option, needs))
             said = "DIR: what is kept, or not sent yet, lies there" if needs == "state" else "URL"
             raise EdgeKitError(f"{words} without {wanted}", hint=f"say {wanted} {said}")
+    if given.send_headers is not None and given.otlp is None and given.remote_write is None:
+        raise EdgeKitError("--send-headers with nobody to send to", hint="say --otlp URL, or --remote-write URL")
+    if given.on_drift is not None and given.no_drift:
+        raise EdgeKitError("--on-drift with --no-drift: it would never be run", hint="leave out --no-drift")

@@ -1,14 +1,17 @@
 """The last few things that went wrong, in the log's own words: for the page and for telemetry.
 
-Refuses nothing; a flood of the same line is kept once, with how often it came."""
+Refuses nothing; a flood of the same line is kept once, with how often it came. Of a path the last name is told: who may
+look at a device need not know where its files lie."""
 
 import logging
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 MOST = 20
 MOST_CHARACTERS = 300
+FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/:,;'\"]+/)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +33,22 @@ class Recent(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep it."""
-        when, what = int(record.created * 1000), record.getMessage()[:MOST_CHARACTERS]
-        if self._kept and self._kept[-1].what == what:
-            self._kept[-1] = Trouble(when, what, self._kept[-1].times + 1)
-            return
-        found = Trouble(when, what)
-        self._kept.append(found)
-        self._told(found)
+        try:
+            when, what = int(record.created * 1000), placeless(record.getMessage())[:MOST_CHARACTERS]
+            if self._kept and self._kept[-1].what == what:
+                self._kept[-1] = Trouble(when, what, self._kept[-1].times + 1)
+                return
+            found = Trouble(when, what)
+            self._kept.append(found)
+            self._told(found)
+        except Exception:  # as all handlers: a line that does not read must not end what wanted to log it
+            self.handleError(record)
 
     def all(self) -> list[Trouble]:
         """Oldest first."""
         return list(self._kept)
+
+
+def placeless(words: str) -> str:
+    """The words, of each whole path its last name alone."""
+    return FOLDERS.sub("", words)

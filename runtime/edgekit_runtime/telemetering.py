@@ -64,8 +64,9 @@ class Telemetry:
             sender.start()
 
     def event(self, kind: str, **facts: Any) -> None:
-        """Something happened just now."""
-        self._ring.event(time.time_ns() // 1_000_000, kind, **facts)
+        """Something happened: at `when_ms`, where the facts say that, else just now."""
+        when = facts.pop("when_ms", None) or time.time_ns() // 1_000_000
+        self._ring.event(when, kind, **facts)
 
     def families(self) -> list[Family]:
         """How full the ring is, and how far behind the destinations are."""

@@ -22,13 +22,14 @@ from edgekit_runtime.lane import Lane
 from edgekit_runtime.logs import event
 from edgekit_runtime.monitor import Alarm, Monitor, Wishes, pair
 from edgekit_runtime.protocols import jsons
-from edgekit_runtime.recent import Recent, Trouble
+from edgekit_runtime.recent import Recent, Trouble, placeless
 from edgekit_runtime.routes import Parts, Route, ours
 from edgekit_runtime.selftests import SelfTests
 from edgekit_runtime.service import Change, Service
 from edgekit_runtime.threads import in_thread
 
 if TYPE_CHECKING:
+    from edgekit_runtime.feedback import State
     from edgekit_runtime.hook import Hook
     from edgekit_runtime.machine import Machine, Reader
     from edgekit_runtime.telemetering import Telemetry
@@ -40,6 +41,8 @@ FRESH_SECONDS = 0.9
 """A reading of the machine serves everybody who asks within so many seconds."""
 KEEP_SECONDS = 10.0
 """How often feedback is written down, for the time after a restart."""
+LAST_SECONDS = 2.0
+"""How long the end waits for what is being written down."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Watching:
         self._reader: Reader | None = None
         self._read_at = 0.0
         self._reading: asyncio.Task[None] | None = None
+        self._works: list[asyncio.Task[None]] = []
+        self._unsaved = False
 
     @property
     def ids(self) -> bool:
@@ -101,16 +106,14 @@ class Watching:
         event(log, logging.INFO, "server-started", f"serving {', '.join(self.service.names()) or 'no models yet'}")
         self._know()
         stack.push_async_callback(self._stop)
-        works = [self._selftests.run()]
         if self.watch.wishes.feedback is not None and self.watch.state is not None:
             from edgekit_runtime.feedback import load
 
             before = await in_thread(partial(load, self.watch.state))
             if before is not None:
                 self.watch.wishes.feedback.restore(before)
-            works.append(self._keep(self.watch.state))
-        for work in works:
-            stack.callback(asyncio.ensure_future(work).cancel)
+            self._works.append(asyncio.ensure_future(self._keep(self.watch.state)))
+        self._works.append(asyncio.ensure_future(self._selftests.run()))
         await self._refresh()
         if self.watch.telemetry is not None:
             self.watch.telemetry.start(self.measured, asyncio.get_running_loop())
@@ -120,13 +123,16 @@ class Watching:
         watch = self.watch
         event(log, logging.INFO, "server-stopped", "no more requests are taken")
         self.service.observe(None)
+        works = [*self._works, *([] if self._reading is None else [self._reading])]
+        for work in works:
+            work.cancel()
+        if works:  # two that save at once would be in each other's way
+            await asyncio.wait(works, timeout=LAST_SECONDS)
         ends: list[Callable[[], None]] = [
             part.close for part in (self._monitor, watch.hook, watch.telemetry, watch.tracer) if part is not None
         ]
         if watch.wishes.feedback is not None and watch.state is not None:
-            from edgekit_runtime.feedback import save
-
-            ends.append(partial(save, watch.state, watch.wishes.feedback.state()))
+            ends.append(partial(self._save, watch.state, watch.wishes.feedback.state()))
         await asyncio.gather(*map(asyncio.to_thread, ends))
 
     def _know(self) -> None:
@@ -135,16 +141,12 @@ class Watching:
         if wishes.feedback is not None:
             for lane in lanes:
                 wishes.feedback.know(*pair(lane), lane.served.labels)
-        if self._monitor is None and (self.ids or any(map(self._watchable, lanes))):
+        if self._monitor is None and (self.ids or any(map(wishes.reach, lanes))):
             self._monitor = Monitor(wishes, self._alarmed)
             self._monitor.start()
             self.service.observe(self._monitor.seen)
-
-    def _watchable(self, lane: Lane) -> bool:
-        manifest, wishes = lane.served.manifest, self.watch.wishes
-        if manifest is None:
-            return False
-        return (wishes.drift and manifest.baseline is not None) or (wishes.shadow > 0 and manifest.shadow is not None)
+        if self._monitor is not None:
+            self._monitor.keep(lanes)
 
     def _open_lanes(self) -> list[Lane]:
         return [lane for lane in self.service.lanes() if not lane.paused]
@@ -210,12 +212,22 @@ class Watching:
         self._read_at = time.monotonic()
 
     async def _keep(self, folder: Path) -> None:
-        from edgekit_runtime.feedback import save
-
         assert self.watch.wishes.feedback is not None
         while True:
             await asyncio.sleep(KEEP_SECONDS)
-            await in_thread(partial(save, folder, self.watch.wishes.feedback.state()))
+            await in_thread(partial(self._save, folder, self.watch.wishes.feedback.state()))
+
+    def _save(self, folder: Path, state: "State") -> None:
+        """Write feedback down; a disk that is full, or gone, is told once and tried again. In a thread."""
+        from edgekit_runtime.feedback import save
+
+        try:
+            save(folder, state)
+            self._unsaved = False
+        except OSError as error:
+            if not self._unsaved:
+                log.warning("feedback is not written down: %s", error.strerror)
+            self._unsaved = True
 
     def _status(self, service: Service, request: Request, parts: Parts) -> Response:
         return Response(200, jsons.write(self.status()), [(b"content-type", b"application/json"), FRESH])
@@ -231,7 +243,7 @@ class Watching:
             "models": [self._model(lane) for lane in self.service.lanes()],
             "machine": {} if self._machine is None else machine.to_json(self._machine),
             "errors": [asdict(one) for one in self._recent.all()],
-            "history": [asdict(one) for one in self.service.history],
+            "history": [{**asdict(one), "why": placeless(one.why)} for one in self.service.history],
             "counters": status.counted(counts, self._connections()),
             "monitor": {"looked": monitor.looked if monitor else 0, "skipped": monitor.skipped if monitor else 0},
         }
@@ -243,7 +255,8 @@ class Watching:
         if feedback is not None and (judged := feedback.quality(*pair(lane))) is not None:
             told["quality"] = status.quality(judged, told["evidence"])
         if monitor is not None and (state := monitor.state(lane)) is not None:
-            told["drift"] = status.drift(state, self._raised.get(pair(lane)), lane.served.labels)
+            since = self._raised.get(pair(lane)) if state.alarm else None
+            told["drift"] = status.drift(state, since, lane.served.labels)
         if monitor is not None and (shadow := monitor.shadow(lane)) is not None and shadow.state is not None:
             told["shadow"] = status.agreement(shadow.state)
         return told

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from edgekit_runtime.bundle import MANIFEST, describe, write_golden
+from edgekit_runtime.bundle import MANIFEST, describe, open_bundle, read_manifest, write_golden
+from edgekit_runtime.drift import Recorder, reader
+from edgekit_runtime.drift import to_json as baseline_json
 from edgekit_runtime.engines import EngineOptions, open_model
-from edgekit_runtime.manifest import Golden, Manifest, to_json
+from edgekit_runtime.manifest import Golden, Manifest, Shadow, to_json
 from edgekit_runtime.ports import Port, connect
 from edgekit_runtime.tensors import Array, TensorSpec
 
@@ -63,6 +65,32 @@ def make_bundle(
         evidence={"quality": {"metric": "top-1", "value": 0.91, "n": 100}},
     )
     write_manifest(folder, to_json(manifest))
+    return folder
+
+
+def add_baseline(folder: Path, count: int = 2000) -> Path:
+    """The bundle with what `count` photos of `some` look like, as a build records it."""
+    bundle = open_bundle(folder)
+    inputs, outputs = ([port.spec for port in ports] for ports in (bundle.manifest.inputs, bundle.manifest.outputs))
+    read, recorder, x = reader(inputs, outputs, bundle.preprocess(), len(LABELS)), Recorder(), some(count, 1000)
+    for reading in read({"x": x}, bundle.open_model()({"x": x})):
+        recorder.add(reading)
+    (folder / "baseline.json").write_text(json.dumps(baseline_json(recorder.baseline())), encoding="utf-8")
+    return _listed(folder, replace(bundle.manifest, baseline="baseline.json"))
+
+
+def add_shadow(folder: Path) -> Path:
+    """The bundle with the float model beside its own."""
+    write_model(folder / "float.onnx", "onnx")
+    return _listed(
+        folder, replace(read_manifest(folder), shadow=Shadow("onnx", "float.onnx", (Port(X, X),), (Port(Y, Y),)))
+    )
+
+
+def _listed(folder: Path, manifest: Manifest) -> Path:
+    """With all files that are there now."""
+    files = {path.name: describe(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+    write_manifest(folder, to_json(replace(manifest, files=files)))
     return folder
 
 

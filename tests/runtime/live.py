@@ -18,6 +18,7 @@ from edgekit_runtime.served import Served
 from edgekit_runtime.service import Service
 from edgekit_runtime.serving import Guard, Server, Supervisor, Where
 from edgekit_runtime.tensors import Runner, TensorSpec
+from edgekit_runtime.watching import Watch
 
 LOCAL = Address("127.0.0.1", 0)
 
@@ -63,11 +64,13 @@ class Live:
 
 
 @contextmanager
-def live(service: Service, where: Where | None = None, guard: Guard | None = None) -> Iterator[Live]:
+def live(
+    service: Service, where: Where | None = None, guard: Guard | None = None, watch: Watch | None = None
+) -> Iterator[Live]:
     """The service, served on a free port."""
     told: dict[str, Any] = {}
     ready, stop, loop = threading.Event(), asyncio.Event(), asyncio.new_event_loop()
-    server = Server(service, where or Where(LOCAL), guard or Guard(), Supervisor())
+    server = Server(service, where or Where(LOCAL), guard or Guard(), Supervisor(), watch)
 
     def tell(at: Any) -> None:
         told.update(at)

@@ -154,6 +154,19 @@ def test_a_text_is_read_by_its_length_and_what_is_unknown() -> None:
     assert empty["length"] == 0
 
 
+def test_unsigned_tokens_do_not_wrap() -> None:
+    text = Text(input="x", tokenizer="bytes", dtype="uint8")
+    found = read(spec(None, None, dtype="uint8"), np.array([[200, 100, 200]], np.uint8), text)
+    assert found["token_steps"] == 100
+
+
+def test_an_output_that_was_not_asked_for_is_left_out() -> None:
+    outputs = [SCORES, TensorSpec("box", "float32", (None, 2))]
+    (one,) = reader([spec(None, 4)], outputs, None, 3)({"x": np.ones((1, 4))}, {"box": np.ones((1, 2))})
+    assert not one.classes
+    assert one.numbers["output_1"] == 1
+
+
 def test_the_mask_of_a_text_is_not_read() -> None:
     text = Text(input="ids", mask="mask", tokenizer="bytes")
     specs = [spec(None, None, dtype="int64", name=name) for name in ("ids", "mask")]

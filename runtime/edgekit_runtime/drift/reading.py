@@ -40,8 +40,8 @@ def reader(
     """
     by_row = batched([*inputs, *outputs], preprocess)
     given = list(_named(input_looks(inputs, preprocess, by_row)))
-    looks, verdicts = output_looks(outputs, labels, by_row)
-    made, judged = list(_named(looks)), list(_named(verdicts))
+    values, verdicts = output_looks(outputs, labels, by_row)
+    made, judged = list(_named(values)), list(_named(verdicts))
 
     def read(feeds: Feeds, answer: Feeds) -> list[Reading]:
         with np.errstate(all="ignore"):  # numbers beyond all measure overflow; what comes of it is counted
@@ -50,13 +50,14 @@ def reader(
     def one(feeds: Mapping[str, Array], answer: Mapping[str, Array]) -> Reading:
         numbers: dict[str, float] = {}
         classes: dict[str, int] = {}
-        for names, tensor, look in given:
-            numbers.update(zip(names, look.see(feeds[tensor]), strict=True))
-        for names, tensor, look in made:
-            numbers.update(zip(names, look.see(answer[tensor]), strict=True))
+        for tensors, looks in ((feeds, given), (answer, made)):
+            for names, tensor, look in looks:
+                if tensor in tensors:  # a client may have asked for some of the outputs
+                    numbers.update(zip(names, look.see(tensors[tensor]), strict=True))
         for names, tensor, verdict in judged:
-            classes[names[0]], found = verdict.see(answer[tensor])
-            numbers.update(zip(names[1:], found, strict=True))
+            if tensor in answer:
+                classes[names[0]], found = verdict.see(answer[tensor])
+                numbers.update(zip(names[1:], found, strict=True))
         return Reading(numbers, classes)
 
     return read

@@ -30,11 +30,11 @@ def tokens(text: Text | None) -> Look:
         length = int(real[-1]) + 1 if real.size else 0
         if not length:
             return [0.0] * len(names)
-        seen = flat[: min(length, MOST_TOKENS)]
+        seen = flat[: min(length, MOST_TOKENS)].astype(np.float64)  # differences of unsigned numbers would wrap
         values = np.sort(seen)
         variety = (1 + int(np.count_nonzero(values[1:] != values[:-1]))) / len(values)
         steps = float(np.abs(seen[1:] - seen[:-1]).mean()) if len(seen) > 1 else 0.0
-        found = [float(length), *mean_std(values.astype(np.float32)), variety, steps]
+        found = [float(length), *mean_std(values), variety, steps]
         return found if unknown is None else [*found, int(np.count_nonzero(seen == unknown)) / len(seen)]
 
     names = ("length", "token_mean", "token_spread", "variety", "token_steps") + (

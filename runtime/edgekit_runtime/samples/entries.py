@@ -4,11 +4,13 @@ Refuses to read a folder that is not as it was written: it is left aside.
 
 Names are digests of the content, made here: nothing that a client says becomes part of a path."""
 
+import errno
 import hashlib
 import json
 import math
 import os
 import re
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,9 @@ ENDINGS = {
 FILES = {TENSORS, "source.txt", *(f"source.{ending}" for ending in ENDINGS.values())}
 BLOCK = 4096
 """A file takes whole blocks of the disk, and its folder one more."""
-MOST_FACTS = 64 * 1024
+MOST_FACTS, MOST_FLOORS = 64 * 1024, 2**20
+LATEST_MS, MOST_CLASSES = 2**33 * 1000, 10**9
+"""A tar's times are of 33 bits."""
 TOP, MOST_OUTPUTS, MOST_VALUES = 5, 4, 1_000_000
 LONGEST = 256
 
@@ -109,6 +113,9 @@ def read(path: Path) -> Kept | None:
         file = told["file"]
         if told["schema"] != 1 or file not in FILES or (path / file).is_symlink() or not (path / file).is_file():
             return None
+        when, index = int(told["when_ms"]), None if told["index"] is None else int(told["index"])
+        if not 0 <= when < LATEST_MS or not 0 <= (index or 0) < MOST_CLASSES:
+            return None
         size = (path / file).stat().st_size
         model, version, id, kind = (told[key] for key in ("model", "version", "id", "kind"))
         answer, label = told["answer"], told["label"]
@@ -116,9 +123,7 @@ def read(path: Path) -> Kept | None:
             return None
         taken = room(size, (path / FACTS).stat().st_size)
         worths = _worths(told["worths"])
-        kept = Kept(path.name, model, version, id, int(told["when_ms"]), kind, file, taken, worths, answer, label)
-        kept.index = None if told["index"] is None else int(told["index"])
-        return kept
+        return Kept(path.name, model, version, id, when, kind, file, taken, worths, answer, label, index)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return None
 
@@ -133,11 +138,19 @@ def _worths(raw: Any) -> Worths:
 
 def raw(path: Path) -> dict[str, Any]:
     """The facts of a sample as they are on disk. Raises OSError or ValueError."""
-    with (path / FACTS).open("rb") as opened:
-        found = json.loads(opened.read(MOST_FACTS))
+    found = json.loads(held(path / FACTS, MOST_FACTS))
     if not isinstance(found, dict):
         raise ValueError("no facts")
     return found
+
+
+def held(path: Path, most: int) -> bytes:
+    """The first bytes of a plain file; what was put in its place, a link or a pipe, is not read. Raises OSError."""
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(file, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, "not a plain file")
+        return opened.read(most)
 
 
 def remove(folder: Path, name: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit_runtime.samples.entries import TENSORS
+from edgekit_runtime.samples.entries import TENSORS, held
 from edgekit_runtime.samples.packing import pack, unpack
 from edgekit_runtime.samples.shelves import REASONS, Kept
 from edgekit_runtime.tensors import Feeds
@@ -40,7 +40,7 @@ def tarred(folder: Path, head: Told, chosen: list[tuple[Kept, Told]]) -> Iterato
     tensors: Group = []
     for kept, told in chosen:
         try:
-            data = (folder / kept.name / kept.file).read_bytes()
+            data = held(folder / kept.name / kept.file, kept.size)
             if kept.file == TENSORS:
                 tensors.append((unpack(data), kept, told))
                 continue

@@ -9,6 +9,8 @@ import numpy as np
 
 from edgekit_runtime.tensors import Array, Feeds
 
+MOST_ARRAYS = 4_096
+
 
 def storable(feeds: Feeds) -> Feeds:
     """The same without objects."""
@@ -44,7 +46,18 @@ def unpack(data: bytes) -> Feeds:
     import zlib
 
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as held:
+            parts = held.infolist()
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+                raise ValueError("packed, and by somebody else: it may unpack to anything")
+            if sum(part.file_size for part in parts) > len(data) or len(parts) > MOST_ARRAYS:
+                raise ValueError("larger inside than outside")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+            found = {name: arrays[name] for name in arrays.files}
+    except (OSError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(str(error)) from error
+    except (RuntimeError, MemoryError, OverflowError) as error:  # "encrypted", "not supported", a shape that lies
+        raise ValueError(str(error)) from error
+    if not all(isinstance(value, np.ndarray) for value in found.values()):
+        raise ValueError("no arrays")
+    return found

@@ -32,6 +32,7 @@ PAUSE_SECONDS = 30.0
 EARLY = 1_000
 """Labels that were told before their sample was looked at, and wait for it."""
 PAGE = 1_000
+MOST_MODELS = 1_000
 AT_FIRST, RESERVE, DAY = 4, 0.25, 86_400.0
 """Flash wears out: what is written is at first four times the limit, and then the limit once a day. The last quarter
 of the limit is for the random sample: a drift that grows and grows makes each sample the strangest so far."""
@@ -97,7 +98,14 @@ class Samples:
                     self._early.popitem(last=False)
                 return False
             kept = self._shelves.kept[name]
+            if (kept.label, kept.index) == (label, index):
+                return True
             kept.label, kept.index = label, index
+            self._allow()
+            if self._allowed <= 0:
+                self._drop("writes")  # the label is known until a restart
+                return True
+            self._allowed -= 2 * entries.BLOCK
             try:
                 text = entries.written(entries.raw(self.folder / name) | {"label": label, "index": index})
                 entries.replace(self.folder / name / entries.FACTS, text)
@@ -177,10 +185,10 @@ class Samples:
         """Take up what is there."""
         floors = self.folder / entries.FLOORS
         try:
-            self._shelves.raise_floors(_floors(json.loads(floors.read_bytes())))
+            self._shelves.raise_floors(_floors(json.loads(entries.held(floors, entries.MOST_FLOORS))))
         except FileNotFoundError:
             pass
-        except (ValueError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError, OverflowError):
             log.warning("%s does not read: samples are chosen as if anew", floors.name)
         for path in entries.sweep(self.folder):
             kept = entries.read(path)
@@ -202,8 +210,7 @@ class Samples:
         if now < self._resume:
             self._drop("disk")
             return
-        more = (now - self._since) / DAY * self.limit
-        self._allowed, self._since = min(self._allowed + more, AT_FIRST * self.limit), now
+        self._allow()
         if self._allowed <= (0.0 if "random" in wanted else RESERVE * self.limit):
             self._drop("writes")
             return
@@ -225,6 +232,12 @@ class Samples:
         except OSError as error:
             self._failed(error)
         self._publish()
+
+    def _allow(self) -> None:
+        """What may be written grows with the time."""
+        now = time.monotonic()
+        more = (now - self._since) / DAY * self.limit
+        self._allowed, self._since = min(self._allowed + more, AT_FIRST * self.limit), now
 
     def _store(self, kept: Kept, data: bytes, told: bytes) -> None:
         """Make room and write. Raises OSError."""
@@ -317,9 +330,13 @@ def _worths(one: Candidate, draw: float) -> Worths:
 
 def _floors(raw: Any) -> dict[str, dict[str, Row]]:
     """Floors as they were written. Raises ValueError, TypeError or AttributeError."""
-    return {
+    found = {
         str(model): {
             reason: (float(worth), str(name)) for reason, (worth, name) in by_reason.items() if reason in REASONS
         }
         for model, by_reason in raw.items()
     }
+    floors = [worth for by_reason in found.values() for worth, _ in by_reason.values()]
+    if len(found) > MOST_MODELS or not all(map(math.isfinite, floors)):
+        raise ValueError("no floors")
+    return found
