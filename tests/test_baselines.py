@@ -119,6 +119,7 @@ def test_a_model_of_a_fixed_batch_of_one_has_a_baseline_of_every_sample(shelf: P
     assert json.loads((desk / "b" / "baseline.json").read_bytes()) == to_json(recorder.baseline())
 
 
+@pytest.mark.slow
 def test_without_data_there_is_no_baseline_and_it_is_said(shelf: Path, desk: Path) -> None:
     facts = build(shelf, "--format", "onnx", "--out", "b", "--json").json()[0]
     assert open_bundle(desk / "b").manifest.baseline is None
@@ -127,6 +128,7 @@ def test_without_data_there_is_no_baseline_and_it_is_said(shelf: Path, desk: Pat
         assert "no baseline, since there was no evaluation data" in (desk / "b" / name).read_text()
 
 
+@pytest.mark.slow
 def test_a_touched_baseline_is_refused(shelf: Path, desk: Path) -> None:
     build(shelf, "--data", shelf / "digits.npz", "--format", "onnx", "--out", "b")
     place = desk / "b" / "baseline.json"

@@ -41,6 +41,7 @@ def left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_int8_is_built_proven_and_replayed(shelf: Path, desk: Path) -> None:
     done = build(shelf, "--data", shelf / "digits.npz", "--format", "onnx", "--max-drop", "2pt")
     assert done.code == 0, done.err
@@ -84,6 +85,7 @@ def test_a_ruined_calibration_misses_the_budget_and_leaves_the_report_alone(shel
     assert left(desk) == [f"digits-{TARGET}.report.html", f"digits-{TARGET}.report.json", "ruined.npz"]
 
 
+@pytest.mark.slow
 def test_too_few_samples_to_tell_is_said_with_how_many_would_do(shelf: Path, desk: Path) -> None:
     x, label = tiny.digits()
     np.savez(desk / "few.npz", x=x[:80], label=label[:80])
@@ -101,6 +103,7 @@ def test_without_labels_agreement_with_the_source_is_judged(shelf: Path, desk: P
     assert facts["candidates"][0]["quality"]["metric"] == "agreement"
 
 
+@pytest.mark.slow
 def test_without_data_the_float_artifact_is_checked_on_random_inputs(shelf: Path, desk: Path) -> None:
     facts = build(shelf, "--format", "onnx", "--json").json()[0]
     assert facts["candidates"][0]["precision"] == "float32"

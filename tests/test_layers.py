@@ -60,6 +60,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return source, small.quantized(source, "int8", folder / "int8")
 
 
+@pytest.mark.slow
 def test_every_weighted_operator_is_compared_in_the_order_of_the_graph(pair: Pair) -> None:
     source, made = pair
     found = errors(made, source, list(small.samples(source, 4, seed=5)))

@@ -243,6 +243,7 @@ def test_what_was_fetched_is_removed_by_name_or_whole(nothing_yet: Path) -> None
     assert roots.kept() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", list(ENTRIES))
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("kind", ["emulated", "device"])

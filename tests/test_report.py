@@ -137,6 +137,7 @@ def test_pictures_apart_the_page_is_small(facts: Callable[[], Facts]) -> None:
     assert len(bare.encode()) < 66_000
 
 
+@pytest.mark.slow
 @every
 def test_what_is_missing_is_left_out_without_a_fall(facts: Callable[[], Facts]) -> None:
     for less in each_missing(facts())[::3]:

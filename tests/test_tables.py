@@ -113,6 +113,7 @@ def test_every_step_of_a_route_is_a_module_that_converts(step: str) -> None:
     assert callable(importlib.import_module(step).convert)
 
 
+@pytest.mark.slow
 def test_a_new_target_engine_source_and_route_are_a_file_and_a_line_each(tmp_path: Path) -> None:
     """As README says, in a copy of the tree: four files, three lines; then the toy model goes to the toy device."""
     for folder in ("edgekit", "runtime", "targets"):

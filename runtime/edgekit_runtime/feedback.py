@@ -214,8 +214,9 @@ def save(folder: Path, state: State) -> None:
 def load(folder: Path) -> State | None:
     """What `save` wrote last; None where there is nothing, or nothing that reads."""
     try:
-        with (folder / FILE).open("rb") as opened:
-            return _state(json.loads(opened.read(MOST_FILE)))
+        file = os.open(folder / FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(file, "rb") as opened:  # a pipe in its place holds nothing, and nobody up
+            return _state(json.loads(opened.read(MOST_FILE) or b""))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:

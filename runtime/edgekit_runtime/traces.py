@@ -205,6 +205,7 @@ def _endpoint(url: str) -> str:
 def _sender(endpoint: str, service_name: str, headers: Mapping[str, str]) -> Callable[[Sequence[_Span]], bool]:
     """What sends a batch, and says whether it got through."""
     try:
+        import requests
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
@@ -226,13 +227,19 @@ def _sender(endpoint: str, service_name: str, headers: Mapping[str, str]) -> Cal
     provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(kept))
     tracer = provider.get_tracer("edgekit_runtime", __version__)
-    exporter = OTLPSpanExporter(endpoint, headers=dict(headers), timeout=SEND_SECONDS)
+    redirected: list[bool] = []
+    session = requests.Session()
+    session.trust_env = False  # no password out of ~/.netrc, no proxy: what is sent is what the operator gave
+    session.hooks["response"].append(lambda answer, *_, **__: redirected.append(answer.status_code >= 300))
+    exporter = OTLPSpanExporter(endpoint, headers=dict(headers), timeout=SEND_SECONDS, session=session)
 
     def send(batch: Sequence[_Span]) -> bool:
+        redirected.clear()
         try:
             for span in batch:
                 _record(tracer, span)
-            return exporter.export(kept.get_finished_spans()) is SpanExportResult.SUCCESS
+            done = exporter.export(kept.get_finished_spans()) is SpanExportResult.SUCCESS
+            return done and not redirected[-1]  # to the library, a redirect that is not followed is a success
         except Exception:  # whatever the library raises costs these spans, not the thread
             return False
         finally:

@@ -108,6 +108,7 @@ def test_torchscript_keeps_its_numbers(tmp_path: Path, name: str, format: str) -
         assert off(model, artifact, {"n": batch, "t": length}) < 1e-3
 
 
+@pytest.mark.slow
 def test_an_output_with_the_name_of_an_input_keeps_it_for_the_user(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(
         "import torch\n"

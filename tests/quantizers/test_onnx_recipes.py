@@ -42,6 +42,7 @@ def agreement(source: Artifact, made: Artifact) -> float:
     return float(np.mean(answers(source).argmax(1) == answers(made).argmax(1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranges", RANGES)
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_every_choice_of_ranges_answers_like_the_float_file(ranges: str, per_channel: bool, tmp_path: Path) -> None:

@@ -150,6 +150,7 @@ def test_the_bound_on_shares_is_chernoffs_and_its_interval_holds_the_truth() -> 
     assert share_limit(0.08, True, 1.0) is None
 
 
+@pytest.mark.slow
 def test_the_bound_on_classes_holds() -> None:
     """Baselines and windows of one distribution: at a level of 20 % at most so many windows are beyond it."""
     dice, over = np.random.default_rng(3), 0

@@ -171,6 +171,7 @@ BITS = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(st.lists(st.sampled_from(BITS), max_size=40), st.binary(max_size=60))
 def test_no_body_gives_anything_but_parts_or_a_refusal(pieces, kind):

@@ -242,6 +242,7 @@ def test_a_photo_cut_off_anywhere_is_read_or_a_bad_request(whole):
             assert apply(wanted, whole[:end])["x"].size
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
 @given(data=st.data())

@@ -271,6 +271,7 @@ def test_a_write_that_fails_is_dropped_counted_and_leaves_nothing_behind(tmp_pat
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 2_000
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_samples_and_never_what_is_kept(tmp_path):
     code = (
         "import sys; from pathlib import Path; from tests.runtime.test_samples import Samples, sample\n"

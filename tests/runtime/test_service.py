@@ -90,6 +90,7 @@ def test_the_newest_of_each_name_in_the_repository_is_served(tmp_path):
     assert [(e.version, e.state) for e in one.index()] == [("1", "UNAVAILABLE"), ("2", "READY")]
 
 
+@pytest.mark.slow
 def test_loading_swaps_to_the_newest_and_unloading_ends_it(tmp_path):
     async def story():
         one = open_service([], None, Policy(repository(tmp_path, "1")))
@@ -110,6 +111,7 @@ def test_loading_swaps_to_the_newest_and_unloading_ends_it(tmp_path):
     asyncio.run(story())
 
 
+@pytest.mark.slow
 def test_no_request_is_lost_while_models_are_swapped(tmp_path):
     async def story(policy, start):
         one = open_service([], None, policy)
@@ -139,6 +141,7 @@ def test_no_request_is_lost_while_models_are_swapped(tmp_path):
             assert set(seen) == {"1", "2", "3"}
 
 
+@pytest.mark.slow
 def test_a_new_version_that_does_not_open_leaves_the_old_one_serving(tmp_path):
     async def story(limit):
         folder = tmp_path / str(limit)
@@ -190,6 +193,7 @@ def test_a_load_of_what_is_not_whole_is_refused_and_the_old_one_serves_on(tmp_pa
     asyncio.run(story())
 
 
+@pytest.mark.slow
 def test_other_bytes_of_the_same_version_are_swapped_in(tmp_path):
     async def story():
         one = open_service([], None, Policy(repository(tmp_path, "1")))

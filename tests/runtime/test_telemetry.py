@@ -131,6 +131,7 @@ def test_series_that_come_and_go_are_read_as_they_were(tmp_path: Path) -> None:
     assert [slot.series[0].labels[0][1] for slot in slots] == ["a", "b", "a", "a", "c"]
 
 
+@pytest.mark.slow
 def test_the_ring_stays_within_its_bytes_and_the_newest_stay(tmp_path: Path) -> None:
     clock = Clock()
     ring = Ring(tmp_path, MB, boot=clock.boot)
@@ -148,6 +149,7 @@ def test_the_ring_stays_within_its_bytes_and_the_newest_stay(tmp_path: Path) -> 
     assert dropped(ring) == {"full": 1000 - len(found)}, "what a destination never had is counted"
 
 
+@pytest.mark.slow
 def test_a_lower_limit_makes_the_file_shorter(tmp_path: Path) -> None:
     clock = Clock()
     ring = Ring(tmp_path, 8 * MB, boot=clock.boot)
@@ -177,6 +179,7 @@ def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
     assert {one.stat().st_mode & 0o777 for one in (tmp_path / "state").iterdir()} == {0o600}
 
 
+@pytest.mark.slow
 def test_a_second_server_is_told_that_the_file_is_taken(tmp_path: Path) -> None:
     ring = Ring(tmp_path, MB)
     ring.put(families(1.0), EPOCH)
@@ -200,6 +203,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_kill_9_loses_nothing_that_was_put(tmp_path: Path) -> None:
     when = EPOCH
     for turn in range(4):
@@ -298,6 +302,7 @@ def test_a_broken_file_is_put_aside_and_a_new_one_begun(tmp_path: Path, spoil: C
     assert all(one.stat().st_size <= MB // 4 for one in aside)
 
 
+@pytest.mark.slow
 def test_a_file_that_breaks_while_it_is_read_does_not_stop_the_writing(tmp_path: Path) -> None:
     clock = Clock()
     ring = Ring(tmp_path, 4 * MB, boot=clock.boot)

@@ -420,6 +420,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.dictionaries(st.sampled_from(["instances", "inputs", "examples", "context", "signature_name"]), VALUES),

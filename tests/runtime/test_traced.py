@@ -11,6 +11,7 @@ from tests.runtime.live import LOCAL, Where, live, pair, two
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="needs the extra [otlp]")
 
 from edgekit_runtime.traces import Tracer
+from edgekit_runtime.watching import Watch
 
 from tests.runtime.test_traces import PARENT, SPAN, TRACE, attributes, collector
 
@@ -27,8 +28,8 @@ def test_each_sampled_inference_is_a_span_of_its_callers_trace():
     sent.set_data_from_numpy(np.ones((1, 2), np.float32))
     service = Service([pair(slow, "slow"), pair(lambda feeds: {"y": feeds["x"]}, "quick")])
     with collector() as found:
-        service.tracer = tracer = Tracer(f"http://127.0.0.1:{found.port}", 0.0)
-        with live(service, Where(LOCAL, grpc=LOCAL)) as one:
+        tracer = Tracer(f"http://127.0.0.1:{found.port}", 0.0)
+        with live(service, Where(LOCAL, grpc=LOCAL), watch=Watch(tracer=tracer)) as one:
             for name, body, status in (("slow", two(), 200), ("quick", two(), 200), ("quick", b"nonsense", 400)):
                 assert one.ask(f"/v2/models/{name}/infer", body, traceparent=PARENT)[0] == status
             assert one.ask("/v2/models/quick/infer", two())[0] == 200

@@ -165,6 +165,7 @@ def test_times_that_do_not_fit_into_the_request_stay_inside_it(tracers):
         assert part.end_time_unix_nano <= whole.end_time_unix_nano
 
 
+@pytest.mark.slow
 def test_the_callers_word_is_followed_and_a_share_of_the_others_is_taken(tracers):
     tracer = tracers(9, 0.1)
     assert all(tracer.begin(PARENT) for _ in range(100))

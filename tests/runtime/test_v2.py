@@ -406,6 +406,7 @@ def test_a_bool_byte_that_is_neither_is_refused():
         read(head + b"\x01\x02", len(head), [TensorSpec("x", "bool", (None, 2))])
 
 
+@pytest.mark.slow
 def test_json_too_wide_to_decode_is_refused_before_it_is():
     with pytest.raises(Exceeded, match="more than"):
         read(b'{"inputs":[' + b"[],[]," * 2_800_000 + b"[]]}")

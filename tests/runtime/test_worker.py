@@ -131,6 +131,7 @@ def test_an_artifact_is_opened_and_asked_by_its_own_tensors(tmp_path: Path, engi
     assert np.abs(answer.arrays["y"] - truth(some(2))).max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", list(ENTRIES))
 def test_with_ports_it_is_asked_by_the_users_tensors(tmp_path: Path, engine: str) -> None:
     write_model(tmp_path / ENTRIES[engine], engine, inside=True)

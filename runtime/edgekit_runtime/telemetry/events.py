@@ -4,6 +4,7 @@ Refuses nothing; facts that are too long are cut. Transactions and errors are th
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from edgekit_runtime.telemetry.spans import span_of, spans
@@ -39,7 +40,8 @@ def read(db: "Connection", limit: int) -> list[tuple[int, str, dict[str, Any]]]:
     """The last ones: (when_ms, kind, facts), the latest first."""
     times = spans(db)
     query = "SELECT slot, moment, kind, facts FROM events ORDER BY id DESC LIMIT ?"
-    return [
-        (moment + span_of(times, slot).offset, kind, json.loads(facts))
-        for slot, moment, kind, facts in db.execute(query, (limit,)).fetchall()
-    ]
+    found = []
+    for slot, moment, kind, facts in db.execute(query, (limit,)).fetchall():
+        with suppress(ValueError, TypeError, RecursionError):  # one that does not read is left out
+            found.append((moment + span_of(times, slot).offset, str(kind), dict(json.loads(facts))))
+    return found

@@ -139,7 +139,7 @@ class Ring:
             if db is not None:
                 with suppress(sqlite3.Error):
                     if self._offset is not None:
-                        events.write(db, self._events, self._offset, self._next_id, self._limit)
+                        events.write(db, tuple(self._events), self._offset, self._next_id, self._limit)
                 with suppress(sqlite3.Error):
                     db.close()
 

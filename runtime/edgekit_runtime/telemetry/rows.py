@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 CHUNK = 60
 """Slots from one head to the next."""
+LATEST_MS = 2**44
+"""The year 2527: in nanoseconds, later times do not fit into OpenTelemetry's messages."""
+MOST_NAMED = 2**24
+"""Bytes of all names of the series of one slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +101,16 @@ def read(db: "Connection", after: int, before: int, limit: int) -> tuple[list[Sl
             if head != number and head not in bases:
                 bases[head] = _numbers(db, head, count)
             values = unpack(data, None if head == number else bases[head], count)
-        except (ValueError, TypeError, LookupError):
+            span = span_of(times, number)
+            when_ms = moment + span.offset
+            if not abs(when_ms) < LATEST_MS:
+                raise ValueError("a time beyond all clocks")
+        except (ValueError, TypeError, LookupError, RecursionError):
             bad += 1
             continue
         if head == number:
             bases[head] = values
-        span = span_of(times, number)
-        slots.append(Slot(number, moment + span.offset, span.start_ms, known[series], values))
+        slots.append(Slot(number, when_ms, span.start_ms, known[series], values))
     return slots, bad, rows[-1][0] if rows else after
 
 
@@ -112,7 +119,7 @@ def _series(db: "Connection", number: int) -> tuple[Series, ...]:
 
     row = db.execute("SELECT data FROM series WHERE id = ?", (number,)).fetchone()
     try:
-        return read_named(zlib.decompress(row[0]))
+        return read_named(zlib.decompressobj().decompress(row[0], MOST_NAMED))
     except zlib.error as error:
         raise ValueError(str(error)) from error
 
@@ -146,7 +153,9 @@ def older_than(db: "Connection", when_ms: int) -> bool:
     if following is None:
         return False
     (moment,) = db.execute("SELECT moment FROM slots WHERE id = ?", (following,)).fetchone()
-    return bool(moment + span_of(spans(db), following).offset < when_ms)
+    if not isinstance(moment, int):
+        return False  # it goes when room is needed
+    return moment + span_of(spans(db), following).offset < when_ms
 
 
 def _second_head(db: "Connection") -> int | None:

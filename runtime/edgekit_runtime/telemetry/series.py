@@ -17,6 +17,7 @@ Key = tuple[str, str, Labels]
 """Family, suffix and labels: what tells one series from another."""
 Values = npt.NDArray[np.float64]
 MOST = 10_000
+KINDS = ("counter", "gauge", "histogram")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,4 +74,7 @@ def read_named(raw: bytes) -> tuple[Series, ...]:
 
 def _series(about: Any, suffix: str, labels: Any) -> Series:
     family, kind, words = about
-    return Series(family, kind, words, suffix, tuple((name, value) for name, value in labels))
+    named = tuple((name, value) for name, value in labels)
+    if kind not in KINDS or not all(isinstance(one, str) for one in (family, words, suffix, *sum(named, ()))):
+        raise TypeError("no series")
+    return Series(family, kind, words, suffix, named)

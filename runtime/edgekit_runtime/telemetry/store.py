@@ -36,6 +36,15 @@ LOG_PAGES = 48
 """So many pages are in the log before they go to the file."""
 LOG_BYTES = 2 * LOG_PAGES * (PAGE + 24)
 """What the log may take: as much again for a last large change. It is cut back to this where it took more."""
+ODD = (
+    "SELECT 1 FROM sqlite_schema WHERE type NOT IN ('table', 'index')",  # a trigger would run with what we write
+    f"SELECT 1 FROM slots WHERE id NOT BETWEEN 1 AND {2**60} LIMIT 1",
+    f"SELECT 1 FROM spans WHERE typeof(offset) != 'integer' OR abs(offset / 2) > {2**60}"
+    " OR typeof(start) != 'integer' LIMIT 1",
+    "SELECT 1 FROM destinations WHERE typeof(name) != 'text' OR typeof(cursor) != 'integer'"
+    f" OR typeof(tried) != 'integer' OR max(cursor, tried) > {2**60} LIMIT 1",
+)
+"""What SQLite would take in a column of ours, and whoever reads it would not."""
 BROKEN_CODES = (11, 26)
 """SQLITE_CORRUPT and SQLITE_NOTADB."""
 FULL_CODE, BUSY_CODE = 13, 5
@@ -150,9 +159,18 @@ def _look_over(db: "Connection") -> None:
             for order in ("ASC", "DESC"):
                 db.execute(f"SELECT * FROM {table} ORDER BY {key} {order} LIMIT 1").fetchall()
         db.execute("SELECT name, cursor, tried FROM destinations").fetchall()
+        odd = next((query for query in ODD if db.execute(query).fetchone() is not None), None)
     except sqlite3.OperationalError as error:
         if code(error) != 1:  # SQLITE_ERROR: no such table, no such column
             raise
-        wrong = sqlite3.DatabaseError(f"not a file of this version: {error}")
-        wrong.sqlite_errorcode = BROKEN_CODES[0]
-        raise wrong from error
+        raise _foreign(str(error)) from error
+    if odd is not None:
+        raise _foreign("it holds what is never written there")
+
+
+def _foreign(why: str) -> "Error":
+    import sqlite3
+
+    wrong = sqlite3.DatabaseError(f"not a file of this version: {why}")
+    wrong.sqlite_errorcode = BROKEN_CODES[0]
+    return wrong
