@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.commands import edgekit
 from tests.matrix import README
 
 pytestmark = pytest.mark.slow
@@ -72,8 +73,8 @@ def test_photos_are_answered_and_judged_and_a_slipped_lens_raises_the_alarm(tmp_
         assert "of which 0 were refused" in told
         with pytest.raises(urllib.error.URLError):
             status(url)
-    pull = [sys.executable, "-m", "edgekit", "pull-samples", tmp_path / "state", "--out", tmp_path / "pulled", "--json"]
-    found = json.loads(subprocess.run(pull, check=True, capture_output=True).stdout)
+    pulled = edgekit("pull-samples", tmp_path / "state", "--out", tmp_path / "pulled", "--json")
+    found = pulled.json()
     assert found["labelled"] > 0
 
 

@@ -103,7 +103,7 @@ def imported(python: Path, code: str) -> set[str]:
 
 
 @pytest.mark.slow
-def test_the_wheels_carry_targets_templates_and_locks(wheels: dict[str, Path]) -> None:
+def test_the_wheels_carry_targets_templates_locks_and_what_is_shown_and_sent_on(wheels: dict[str, Path]) -> None:
     held = {name: set(zipfile.ZipFile(path).namelist()) for name, path in wheels.items()}
     assert held.keys() == {"edgekit_toolchain", "edgekit_runtime"}
     assert {"targets/rpi5.toml", "edgekit/report/page.html", "edgekit/converters/onnx2tf-requirements.txt"} <= held[
@@ -112,6 +112,12 @@ def test_the_wheels_carry_targets_templates_and_locks(wheels: dict[str, Path]) -
     assert "edgekit_runtime/engines/tflite.py" in held["edgekit_runtime"]
     protos = {f"edgekit_runtime/protos/{name}.pb" for name in ("health", "inference", "tensorflow_serving")}
     assert {"edgekit_runtime/py.typed", *protos} <= held["edgekit_runtime"]
+    for folder in ("page", "prometheus", "ecs"):
+        files = {
+            f"edgekit_runtime/{folder}/{one.name}" for one in (ROOT / "runtime/edgekit_runtime" / folder).iterdir()
+        }
+        assert len(files) >= 3
+        assert files <= held["edgekit_runtime"]
     modules = {str(path.relative_to(ROOT / "runtime")) for path in (ROOT / "runtime/edgekit_runtime").rglob("*.py")}
     assert {name for name in held["edgekit_runtime"] if name.endswith(".py")} == modules
     assert not any(name.startswith(("tests/", "examples/")) for names in held.values() for name in names)

@@ -19,15 +19,24 @@ def refuse_strangers(headers: Mapping[bytes, bytes], tokens: bool) -> None:
         Forbidden: it is.
     """
     origin, host = headers.get(b"origin"), headers.get(b"host", b"")
-    if origin is not None and origin.lower().partition(b"://")[2] != host.lower():
+    if origin is not None and (not host or origin.lower().partition(b"://")[2] != host.lower()):
         raise Forbidden("a web page from elsewhere may not ask this", hint="ask from a program, or from our own page")
-    if tokens or (origin is None and not headers.get(b"user-agent", b"").startswith(BROWSER)):
+    if tokens or (origin is None and not _browser(headers)):
         return
     if not _ours(host):
         raise Forbidden(
             "a browser may reach this server by its address or as localhost only",
             hint="write http://localhost:PORT or the IP address; serve with --tokens for other names",
         )
+
+
+def _browser(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a browser asks. A script may give itself another User-Agent, but cannot leave out the languages that
+    its user reads; of programs Node's fetch names some too, and, as no script can, how it asks but not from where."""
+    if headers.get(b"user-agent", b"").startswith(BROWSER):
+        return True
+    node = b"sec-fetch-mode" in headers and b"sec-fetch-site" not in headers
+    return b"accept-language" in headers and not node
 
 
 def _ours(host: bytes) -> bool:

@@ -214,9 +214,8 @@ def save(folder: Path, state: State) -> None:
 def load(folder: Path) -> State | None:
     """What `save` wrote last; None where there is nothing, or nothing that reads."""
     try:
-        file = os.open(folder / FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(file, "rb") as opened:  # a pipe in its place holds nothing, and nobody up
-            return _state(json.loads(opened.read(MOST_FILE) or b""))
+        with open(folder / FILE, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as opened:
+            return _state(json.loads(opened.read(MOST_FILE)))  # a pipe in its place would hold us up for ever
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:

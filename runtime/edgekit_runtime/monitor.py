@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgekit_runtime.answer import top
 from edgekit_runtime.errors import EdgeKitError
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from edgekit_runtime.shadow import Shadow
 
 log = logging.getLogger("edgekit_runtime.monitor")
+
+T = TypeVar("T")
 
 MOST_WAITING = 8
 """Answers of each lane; while the thread rests one, so that a busy model leaves another its turn."""
@@ -224,13 +226,14 @@ class Monitor:
                 self._end.wait(-credit / self.wishes.share)
                 self._resting = False
 
-    def _try(self, look: Callable[..., None], *given: Any) -> None:
+    def _try(self, look: Callable[..., T], *given: Any) -> T | None:
         try:
-            look(*given)
+            return look(*given)
         except Exception:  # a bug in what only looks must end neither the looking nor the other looks
             self.failed += 1
             if self.failed <= TOLD:
                 log.exception("an answer could not be looked at")
+            return None
 
     def _look(self, item: _Item) -> None:
         if item.lane.closing or item.lane not in self._lines:
@@ -238,10 +241,9 @@ class Monitor:
         self.looked += 1
         watched, readings = self._watched(item.lane), []
         if watched.read is not None and (self.wishes.samples is not None or self._wanted(watched)):
-            feeds, outputs = _first(item, item.feeds), _first(item, item.outputs)
-            readings = watched.read(feeds, outputs)[:ROWS]
+            readings = self._try(watched.read, _first(item, item.feeds), _first(item, item.outputs)) or []
         if readings and watched.drift is not None:
-            self._try(self._count, watched, readings)
+            self._try(self._count, watched, readings[:ROWS])
         if self.wishes.samples is not None:
             self._try(self._offer, self.wishes.samples, item, watched, readings)
         if watched.shadow is not None:
@@ -362,6 +364,7 @@ def _step_back() -> None:
     import os
 
     try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        nice = os.getpriority(os.PRIO_PROCESS, 0) + NICE
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, nice))
     except (AttributeError, OSError):
         log.debug("the monitor runs at the priority of all others")

@@ -76,18 +76,18 @@ def add_baseline(folder: Path, count: int = 2000) -> Path:
     for reading in read({"x": x}, bundle.open_model()({"x": x})):
         recorder.add(reading)
     (folder / "baseline.json").write_text(json.dumps(baseline_json(recorder.baseline())), encoding="utf-8")
-    return _listed(folder, replace(bundle.manifest, baseline="baseline.json"))
+    return listed(folder, replace(bundle.manifest, baseline="baseline.json"))
 
 
 def add_shadow(folder: Path) -> Path:
     """The bundle with the float model beside its own."""
     write_model(folder / "float.onnx", "onnx")
-    return _listed(
+    return listed(
         folder, replace(read_manifest(folder), shadow=Shadow("onnx", "float.onnx", (Port(X, X),), (Port(Y, Y),)))
     )
 
 
-def _listed(folder: Path, manifest: Manifest) -> Path:
+def listed(folder: Path, manifest: Manifest) -> Path:
     """With all files that are there now."""
     files = {path.name: describe(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
     write_manifest(folder, to_json(replace(manifest, files=files)))

@@ -146,9 +146,8 @@ def raw(path: Path) -> dict[str, Any]:
 
 def held(path: Path, most: int) -> bytes:
     """The first bytes of a plain file; what was put in its place, a link or a pipe, is not read. Raises OSError."""
-    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(file, "rb") as opened:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
+    with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as opened:
+        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a plain file")
         return opened.read(most)
 

@@ -22,7 +22,7 @@ CHUNK = 60
 """Slots from one head to the next."""
 LATEST_MS = 2**44
 """The year 2527: in nanoseconds, later times do not fit into OpenTelemetry's messages."""
-MOST_NAMED = 2**24
+MOST_NAMED = 2**23
 """Bytes of all names of the series of one slot."""
 
 
@@ -91,13 +91,17 @@ def read(db: "Connection", after: int, before: int, limit: int) -> tuple[list[Sl
     """Slots between two cursors, both excluded, oldest first; how many did not read; the last one looked at."""
     query = "SELECT id, head, series, moment, data FROM slots WHERE id > ? AND id < ? ORDER BY id LIMIT ?"
     rows = db.execute(query, (after, before, limit)).fetchall()
-    known, bases, times, bad = {}, {}, spans(db), 0
+    bases, times, bad = {}, spans(db), 0
+    known: dict[int, tuple[Series, ...] | None] = {}
     slots: list[Slot] = []
     for number, head, series, moment, data in rows:
         try:
             if series not in known:
+                known[series] = None  # it stays so where it does not read: it is not tried for each slot again
                 known[series] = _series(db, series)
-            count = len(known[series])
+            if (of := known[series]) is None:
+                raise ValueError("its series do not read")
+            count = len(of)
             if head != number and head not in bases:
                 bases[head] = _numbers(db, head, count)
             values = unpack(data, None if head == number else bases[head], count)
@@ -110,7 +114,7 @@ def read(db: "Connection", after: int, before: int, limit: int) -> tuple[list[Sl
             continue
         if head == number:
             bases[head] = values
-        slots.append(Slot(number, when_ms, span.start_ms, known[series], values))
+        slots.append(Slot(number, when_ms, span.start_ms, of, values))
     return slots, bad, rows[-1][0] if rows else after
 
 
