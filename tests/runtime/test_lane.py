@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from edgekit_runtime.errors import BadRequest, Busy, Late, NotFound, Unsupported
 from edgekit_runtime.lane import Batching, Lane, LaneOptions
-from edgekit_runtime.pace import LONG_NS, QUICK_NS, TRUST, Pace
+from edgekit_runtime.pace import FORGIVEN, LONG_NS, QUICK_NS, TRUST, Pace
 from edgekit_runtime.served import rows_keep_apart
 from edgekit_runtime.tensors import TensorSpec
 
@@ -78,15 +78,27 @@ def test_one_hiccup_is_forgiven_and_a_model_that_gets_slow_leaves_the_loop():
     assert not pace.quick
 
 
-def test_a_model_that_was_slow_once_has_to_earn_its_place_on_the_loop():
+def test_a_run_that_was_very_long_takes_the_trust_away_the_longer_the_more_often_it_happens():
     pace = Pace()
     pace.learn(100, QUICK_NS // 10)
+    for trust in (*TRUST, TRUST[-1]):
+        pace.learn(100, LONG_NS + 1)
+        for _ in range(trust):
+            assert not pace.quick
+            pace.learn(100, QUICK_NS // 10)
+        assert pace.quick
+
+
+def test_a_long_run_is_forgotten_in_time():
+    pace = Pace()
+    for _ in range(2):
+        pace.learn(100, LONG_NS + 1)
+        for _ in range(FORGIVEN + TRUST[0]):
+            pace.learn(100, QUICK_NS // 10)
     pace.learn(100, LONG_NS + 1)
-    assert not pace.quick
-    for _ in range(TRUST - 1):
+    for _ in range(TRUST[0]):
+        assert not pace.quick
         pace.learn(100, QUICK_NS // 10)
-    assert not pace.quick
-    pace.learn(100, QUICK_NS // 10)
     assert pace.quick
 
 
