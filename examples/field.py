@@ -10,6 +10,7 @@ import math
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -88,6 +89,7 @@ def main() -> int:
 
 
 def _field(given: argparse.Namespace) -> int:
+    _refuse_taken(given.port)
     file, folders = weights(WORK, out.print), photos(WORK, out.print)
     bundle, state = given.folder / f"{MODEL}-x86-64-v3.edgekit", given.folder / "state"
     build = [
@@ -135,6 +137,14 @@ def _alone(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise Stopped(f"another one runs in {_short(folder)}: end it, or say --folder DIR") from None
         yield
+
+
+def _refuse_taken(port: int) -> None:
+    """Say it before the build, which takes minutes; the server says it again where somebody was quicker."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except (OSError, OverflowError) as error:
+        raise Stopped(f"port {port} cannot be had ({error}): say --port 0") from None
 
 
 @contextmanager

@@ -55,8 +55,8 @@ def until(url: str, holds: Callable[[Any], bool]) -> Any:
 
 
 def test_photos_are_answered_and_judged_and_a_slipped_lens_raises_the_alarm(tmp_path: Path) -> None:
-    with field(tmp_path, "--rate", 15, "--blur-after", 12) as (process, url):
-        sharp = until(url, lambda model: model["drift"] and model["drift"]["n"] >= 100)
+    with field(tmp_path, "--rate", 15, "--blur-after", 20) as (process, url):
+        sharp = until(url, lambda model: model["drift"] and model["drift"]["n"] >= 50)
         assert not sharp["drift"]["alarm"]
         page = urllib.request.Request(url, headers={"Accept": "text/html"})
         with urllib.request.urlopen(page, timeout=10) as answer:
@@ -64,7 +64,7 @@ def test_photos_are_answered_and_judged_and_a_slipped_lens_raises_the_alarm(tmp_
         blurred = until(url, lambda model: model["drift"]["alarm"])
         assert "sharpness" in {one["name"] for one in blurred["drift"]["features"] if one["alarm"]}
         judged = until(url, lambda model: model["quality"] and model["shadow"])
-        assert judged["quality"]["accuracy"] > 0.5
+        assert judged["quality"]["accuracy"] > 0.2  # of a thousand classes; most of these photos are blurred
         assert judged["requests"]["failed"] == judged["requests"]["rejected"] == 0
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
@@ -78,13 +78,12 @@ def test_photos_are_answered_and_judged_and_a_slipped_lens_raises_the_alarm(tmp_
     assert found["labelled"] > 0
 
 
-def test_a_port_that_is_taken_and_a_folder_in_use_are_told(tmp_path: Path) -> None:
+def test_a_port_that_is_taken_and_a_folder_in_use_are_told_at_once(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         words = ["--folder", tmp_path, "--port", taken.getsockname()[1]]
         done = subprocess.run([*COMMAND, *map(str, words)], cwd=README.parent, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "error: the server did not start" in done.stdout
-    assert "error:" in done.stderr
+    assert done.stdout.startswith(f"error: port {words[-1]} cannot be had")
     with (tmp_path / ".lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         done = subprocess.run([*COMMAND, "--folder", tmp_path], cwd=README.parent, capture_output=True, text=True)

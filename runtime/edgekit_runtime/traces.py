@@ -198,7 +198,7 @@ def _endpoint(url: str) -> str:
         good = False
     if not good:  # the URL is not quoted: it may hold a password
         raise EdgeKitError("the collector's URL does not read", hint="write --otlp http://collector:4318")
-    path = parts.path.rstrip("/")
+    path = parts.path.rstrip("/").removesuffix("/v1/metrics")
     return urlunsplit(parts._replace(path=path if path.endswith(PATH) else path + PATH, fragment=""))
 
 

@@ -14,7 +14,7 @@ from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.limits import MIB, Limits
 from edgekit_runtime.unit_text import Unit, hidden
 
-SECRETS = ("tokens", "tls_cert", "tls_key", "tls_client_ca")
+SECRETS = ("tokens", "tls_cert", "tls_key", "tls_client_ca", "send_headers")
 MARGIN = 1.25
 """MemoryMax over the measured peaks."""
 BESIDE = 64 * MIB

@@ -34,7 +34,7 @@ def routes(feedback: Feedback | None, samples: "Samples | None") -> list[Route]:
 
     def tell(service: "Service", request: Request, parts: Parts) -> Response | Awaitable[Response]:
         if feedback is None:
-            raise Forbidden("no feedback is taken here", hint="serve with feedback switched on")
+            raise Forbidden("no feedback is taken here", hint="serve with --feedback")
         asked, alone = read(request, service)
         told = [_judged(feedback, one, service) for one in asked]
         if alone and isinstance(told[0], EdgeKitError):
