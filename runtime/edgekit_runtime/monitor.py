@@ -238,7 +238,6 @@ class Monitor:
     def _look(self, item: _Item) -> None:
         if item.lane.closing or item.lane not in self._lines:
             return
-        self.looked += 1
         watched, readings = self._watched(item.lane), []
         if watched.read is not None and (self.wishes.samples is not None or self._wanted(watched)):
             readings = self._try(watched.read, _first(item, item.feeds), _first(item, item.outputs)) or []
@@ -248,6 +247,7 @@ class Monitor:
             self._try(self._offer, self.wishes.samples, item, watched, readings)
         if watched.shadow is not None:
             self._try(watched.shadow.look, item.feeds, item.outputs)
+        self.looked += 1
 
     def _wanted(self, watched: _Watched) -> bool:
         return watched.drift is not None and watched.drift.wants(time.monotonic())

@@ -55,7 +55,7 @@ def watch(given: argparse.Namespace) -> "Watch":
         from edgekit_runtime.feedback import Feedback
 
         feedback = Feedback()
-    if given.on_drift:
+    if given.on_drift is not None:
         from edgekit_runtime.hook import Hook
 
         hook = Hook(given.on_drift)

@@ -60,7 +60,8 @@ class SelfTests:
             self._tries = {lane: count for lane, count in self._tries.items() if lane in self._due}
             for lane in lanes:
                 if self._due[lane] <= now:
-                    self._due[lane] = time.monotonic() + await self._rest(lane)
+                    rest = await self._rest(lane)
+                    self._due[lane] = time.monotonic() + rest
 
     async def _rest(self, lane: Lane) -> float:
         """Test the lane; how many seconds until the next time."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit_runtime.histograms import Histogram
 from edgekit_runtime.lane import Lane
 from edgekit_runtime.manifest import Manifest
+from edgekit_runtime.metrics.models import MOST
 from edgekit_runtime.tensors import TensorSpec
 from edgekit_runtime.version import __version__
 
@@ -72,7 +73,8 @@ def evidence(manifest: Manifest | None) -> Json | None:
     quality = None if manifest is None else manifest.evidence.get("quality")
     if not isinstance(quality, Mapping):
         return None
-    return {key: quality.get(key) for key in ("metric", "value", "reference", "drop", "low", "high", "n")}
+    numbers = {key: _number(quality.get(key)) for key in ("value", "reference", "drop", "low", "high", "n")}
+    return {"metric": str(quality.get("metric", ""))[:100], **numbers}
 
 
 def drift(state: "State", since_ms: int | None, words: Sequence[str]) -> Json:
@@ -111,6 +113,11 @@ def _feature(one: "FeatureState", words: Sequence[str]) -> Json:
 def _word(label: str, words: Sequence[str]) -> str:
     """The model's own word for a class's number."""
     return words[int(label)] if label.isdecimal() and int(label) < len(words) else label
+
+
+def _number(found: Any) -> float | None:
+    """A bundle may say anything: NaN would be no JSON, and an integer of a thousand digits no number to a browser."""
+    return found if isinstance(found, int | float) and -MOST < found < MOST else None
 
 
 def _spec(spec: TensorSpec) -> Json:

@@ -89,11 +89,11 @@ def _destinations(wanted: Wanted) -> list[Any]:
     from edgekit_runtime.version import __version__
 
     host, made = socket.gethostname(), []
-    if wanted.otlp:
+    if wanted.otlp is not None:
         url = wanted.otlp.rstrip("/")
         where = address(url if url.endswith(METRICS) else url + METRICS, wanted.headers)
         about = {"service.name": "edgekit-runtime", "service.version": __version__, "host.name": host}
         made.append(otlp(where, about))
-    if wanted.remote_write:
+    if wanted.remote_write is not None:
         made.append(remote_write(address(wanted.remote_write, wanted.headers), {"job": JOB, "instance": host}))
     return made

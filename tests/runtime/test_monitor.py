@@ -166,7 +166,7 @@ def test_it_takes_its_share_of_the_time_and_counts_what_it_left_out(lane):
 
 @pytest.mark.slow
 def test_a_busy_model_leaves_another_its_turn(lane):
-    kept, rare = Kept(seconds=0.01), Lane(pair(lambda feeds: {"y": feeds["x"]}, "rare"))
+    kept, rare = Kept(seconds=0.004), Lane(pair(lambda feeds: {"y": feeds["x"]}, "rare"))
     with looking(lane, rare, wishes=Wishes(samples=kept, share=0.1, drift=False)) as (one, _):
         feeds = {"x": some()}
         answer, asked, begun, count = lane.served.run(feeds), Asked(feeds, print), time.monotonic(), 0
@@ -372,7 +372,7 @@ def test_a_look_that_hangs_does_not_hold_up_the_end(lane, monkeypatch):
     one.keep([lane])
     one.start()
     one.seen(lane, Asked({}, print), {"x": some()}, {"y": some()})
-    until(lambda: one.looked)
+    until(one._queue.empty)
     begun = time.monotonic()
     one.close()
     assert time.monotonic() - begun < 1.0

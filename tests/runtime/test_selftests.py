@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 from edgekit_runtime import selftests
-from edgekit_runtime.bundle import open_bundle, write_golden
+from edgekit_runtime.bundle import open_bundle, read_manifest, write_golden
 from edgekit_runtime.errors import Busy, Unsupported
 from edgekit_runtime.lane import Lane, LaneOptions
 from edgekit_runtime.selftests import SelfTests
@@ -27,7 +27,7 @@ def off(tmp_path_factory):
     """A bundle whose recorded answers are not those of its model."""
     folder = make_bundle(tmp_path_factory.mktemp("b") / "off", name="off", version="7")
     write_golden(folder / "golden.npz", [({"x": some(1, n)}, {"y": truth(some(1, n)) + n}) for n in range(3)])
-    return open_bundle(listed(folder))
+    return open_bundle(listed(folder, read_manifest(folder)))
 
 
 def running(lanes, seconds=0.3, every=100.0, look=0.01, until=None):
@@ -120,7 +120,7 @@ def test_a_new_lane_is_tested_soon_and_an_old_one_is_forgotten(good, off):
 
     gone, left = asyncio.run(asyncio.wait_for(story(), 10))
     assert gone is None
-    assert [pair for pair in left] == [("off", "7")]
+    assert list(left) == [("off", "7")]
 
 
 def test_a_busy_lane_is_left_alone_for_longer_and_longer(good, monkeypatch):

@@ -102,7 +102,7 @@ class Samples:
                 return True
             kept.label, kept.index = label, index
             self._allow()
-            if self._allowed <= 0:
+            if self._allowed < 2 * entries.BLOCK:
                 self._drop("writes")  # the label is known until a restart
                 return True
             self._allowed -= 2 * entries.BLOCK

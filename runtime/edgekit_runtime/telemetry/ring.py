@@ -18,7 +18,7 @@ from edgekit_runtime.telemetry.series import Slot
 from edgekit_runtime.telemetry.store import FULL_CODE, NAME, broken, code, open_store, put_aside
 
 if TYPE_CHECKING:
-    from sqlite3 import Connection, Error
+    from sqlite3 import Connection
 
 log = logging.getLogger("edgekit_runtime.telemetry")
 
@@ -73,7 +73,7 @@ class Ring:
                     return False
                 try:
                     self._put(self._db, families, when_ms, moment)
-                except sqlite3.Error as error:
+                except (sqlite3.Error, UnicodeDecodeError) as error:
                     if not (again and self._made_room(self._db, error)):
                         self._failed(error, moment // self._interval_ms)
                         return False
@@ -151,13 +151,13 @@ class Ring:
             room.shrink(self._db, self._pages)
             last = "SELECT max(id) FROM slots UNION ALL SELECT max(tried) FROM destinations"
             self._next_id = max(self._next_id, *((row[0] or 0) + 1 for row in self._db.execute(last)))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             if not broken(error):
                 self._db.close()
                 raise EdgeKitError(f"telemetry cannot be kept in {self._folder}: {error}") from error
             self._renew(self._db, error)
 
-    def _renew(self, db: "Connection", error: "Error") -> None:
+    def _renew(self, db: "Connection", error: Exception) -> None:
         """The file turned out to be broken: begin a new one. Its numbers go on, so that no cursor is ahead of them."""
         import sqlite3
 
@@ -205,7 +205,7 @@ class Ring:
             spans.begin(db, spans.Span(self._next_id, offset, when_ms), self._boot.name)
         return offset
 
-    def _made_room(self, db: "Connection", error: "Error") -> bool:
+    def _made_room(self, db: "Connection", error: Exception) -> bool:
         """Whether to try again: the file is at its limit, and its oldest slots made room."""
         import sqlite3
 
@@ -218,7 +218,7 @@ class Ring:
         self._dropped["full"] += lost or 0
         return lost is not None
 
-    def _failed(self, error: "Error", index: int) -> None:
+    def _failed(self, error: Exception, index: int) -> None:
         """Nothing was written; told once, counted once a slot."""
         if self._missed is None:
             log.error("telemetry cannot be written: %s", error)
@@ -237,7 +237,7 @@ class Ring:
                 return otherwise
             try:
                 return act(self._db)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, UnicodeDecodeError) as error:
                 if broken(error):
                     self._renew(self._db, error)
                 return otherwise

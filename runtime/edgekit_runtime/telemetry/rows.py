@@ -80,10 +80,12 @@ def _series_row(db: "Connection", raw: bytes) -> int:
     import zlib
 
     digest = blake2b(raw, digest_size=16).digest()
-    found = db.execute("SELECT id FROM series WHERE digest = ?", (digest,)).fetchone()
+    data = zlib.compress(raw)
+    found = db.execute("SELECT id, data FROM series WHERE digest = ?", (digest,)).fetchone()
     if found is None:
-        db.execute("INSERT INTO series(digest, data) VALUES(?, ?)", (digest, zlib.compress(raw)))
-        found = db.execute("SELECT last_insert_rowid()").fetchone()
+        return db.execute("INSERT INTO series(digest, data) VALUES(?, ?)", (digest, data)).lastrowid or 0
+    if found[1] != data:  # it was damaged, and all that is written from now on would not read
+        db.execute("UPDATE series SET data = ? WHERE id = ?", (data, found[0]))
     return int(found[0])
 
 

@@ -37,8 +37,7 @@ LOG_PAGES = 48
 LOG_BYTES = 2 * LOG_PAGES * (PAGE + 24)
 """What the log may take: as much again for a last large change. It is cut back to this where it took more."""
 ODD = (
-    "SELECT 1 FROM sqlite_schema WHERE type NOT IN ('table', 'index')",  # a trigger would run with what we write
-    f"SELECT 1 FROM slots WHERE id NOT BETWEEN 1 AND {2**60} LIMIT 1",
+    f"SELECT 1 WHERE (SELECT min(id) FROM slots) < 1 OR (SELECT max(id) FROM slots) > {2**60}",
     f"SELECT 1 FROM spans WHERE typeof(offset) != 'integer' OR abs(offset / 2) > {2**60}"
     " OR typeof(start) != 'integer' LIMIT 1",
     "SELECT 1 FROM destinations WHERE typeof(name) != 'text' OR typeof(cursor) != 'integer'"
@@ -65,7 +64,7 @@ def open_store(folder: Path, limit: int) -> tuple["Connection", int]:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             db = _opened(path)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if not broken(error):
                 raise
             put_aside(path, limit, str(error))
@@ -83,12 +82,13 @@ def open_store(folder: Path, limit: int) -> tuple["Connection", int]:
         raise EdgeKitError(f"telemetry cannot be kept in {folder}: {error}", hint=HINT) from error
 
 
-def broken(error: "Error") -> bool:
-    """Whether the file is no good, and not merely its disk."""
-    return code(error) in BROKEN_CODES
+def broken(error: Exception) -> bool:
+    """Whether the file is no good, and not merely its disk. SQLite quotes what it does not know in its errors, and
+    Python may not be able to read that."""
+    return isinstance(error, UnicodeDecodeError) or code(error) in BROKEN_CODES
 
 
-def code(error: "Error") -> int:
+def code(error: Exception) -> int:
     """SQLite's primary result code."""
     return int(getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
 
@@ -119,12 +119,17 @@ def _opened(path: Path) -> "Connection":
     finally:
         os.close(file)
     db = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False)
+    db.text_factory = _text
     try:
         _set_up(db)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
 
 
 def _set_up(db: "Connection") -> None:
@@ -159,6 +164,9 @@ def _look_over(db: "Connection") -> None:
             for order in ("ASC", "DESC"):
                 db.execute(f"SELECT * FROM {table} ORDER BY {key} {order} LIMIT 1").fetchall()
         db.execute("SELECT name, cursor, tried FROM destinations").fetchall()
+        made = {sql for (sql,) in db.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")}
+        if made != {*SCHEMA, "CREATE TABLE sqlite_sequence(name,seq)"}:  # a trigger would run with what we write
+            raise _foreign("its tables are not ours")
         odd = next((query for query in ODD if db.execute(query).fetchone() is not None), None)
     except sqlite3.OperationalError as error:
         if code(error) != 1:  # SQLITE_ERROR: no such table, no such column
