@@ -68,6 +68,7 @@ def serve(given: argparse.Namespace) -> int:
     from edgekit_runtime.serving import inherited, serve, supervised
 
     _log(given.log_format)
+    options_watch.check(given)
     where, guard, policy = inherited(os.environ, options.where(given)), options.guard(given), options.policy(given)
     with muted():
         service = open_service(given.bundle, options.aliases(given), policy)
@@ -103,6 +104,7 @@ def unit(given: argparse.Namespace) -> int:
     from edgekit_runtime import unit as asked
     from edgekit_runtime.unit_text import units
 
+    options_watch.check(given)
     options.policy(given), options.aliases(given), options.where(given)  # or the unit would fail when it starts
     words = asked.typed(options.add, given.words)
     made = units(asked.understood(given, words, asked.installed_systemd()))

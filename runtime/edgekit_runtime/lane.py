@@ -181,10 +181,10 @@ class Lane:
         try:
             answer = await turn.done
         except Late:
-            self.stats.late += 1
+            self.stats.late += counted
             raise
         except asyncio.CancelledError:
-            self.stats.cancelled += 1
+            self.stats.cancelled += counted
             raise
         finally:
             if timer is not None:
@@ -250,7 +250,7 @@ class Lane:
             if self._ended:
                 raise NotFound("the model was unloaded", hint="ask again: another version may be there")
             if len(self._turns) >= self.options.queue:
-                self.stats.rejected += 1
+                self.stats.rejected += turn.counted
                 raise Busy(f"{len(self._turns)} requests are waiting for this model", "try again later", self._wait())
             self._turns.append(turn)
             self._room.notify()

@@ -3,26 +3,22 @@
 Refuses to look at more than that share allows: what is left out is counted, and no request waits for it."""
 
 import logging
-import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgekit_runtime.answer import top
-from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.families import Family, Labels, Sample
 from edgekit_runtime.lane import Lane
 from edgekit_runtime.metrics.models import labels
 from edgekit_runtime.protocols.asking import Asked
-from edgekit_runtime.served import Served
 from edgekit_runtime.tensors import Array, Feeds
+from edgekit_runtime.watched import Watched, Wishes, best_class, candidate, opened, pair
 
 if TYPE_CHECKING:
-    from edgekit_runtime.drift import Drift, Reading, State
-    from edgekit_runtime.feedback import Feedback
+    from edgekit_runtime.drift import Reading, State
     from edgekit_runtime.samples import Samples
     from edgekit_runtime.shadow import Shadow
 
@@ -34,8 +30,10 @@ MOST_WAITING = 8
 """Answers of each lane; while the thread rests one, so that a busy model leaves another its turn."""
 MOST_BYTES = 4 * 2**20
 """What waits may hold so much, and more only where it is one answer."""
-BURST_SECONDS = 0.25
-"""Processor time that may be spent at once after a rest."""
+SAVED_SECONDS = 1.0
+"""Processor time that is saved up at most: after a quiet minute every answer of a busy one is looked at."""
+SPELL_SHARE, SPELL_SECONDS = 0.1, 0.05
+"""What may be spent while it lasts, so that the requests of such a minute hardly notice."""
 ROWS = 8
 """Of a large batch so many rows are looked at."""
 NICE = 10
@@ -53,42 +51,6 @@ class Alarm:
     raised: bool
     features: tuple[str, ...]
     when_ms: int
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What to look at. `rate` are false alarms of drift a day for each model, `per_second` how many of its samples are
-    looked at, at most (None: any); `shadow` is the part of the requests that the float artifact answers too, `share`
-    the part of one processor's time that all of it may take."""
-
-    drift: bool = True
-    rate: float = 0.01
-    per_second: float | None = None
-    shadow: float = 0.0
-    samples: "Samples | None" = None
-    feedback: "Feedback | None" = None
-    share: float = 0.02
-
-    def reach(self, lane: Lane) -> bool:
-        """Whether there is something to look at in the lane's answers."""
-        manifest = lane.served.manifest
-        if self.samples is not None or manifest is None:
-            return self.samples is not None
-        return (self.drift and manifest.baseline is not None) or (self.shadow > 0 and manifest.shadow is not None)
-
-
-@dataclass(slots=True)
-class _Watched:
-    """A model's own part: made in the thread when its first answer comes. It holds no engine but the shadow's: the
-    served one has to go when its lane closes."""
-
-    name: str
-    version: str
-    read: "Callable[[Feeds, Feeds], list[Reading]] | None" = None
-    drift: "Drift | None" = None
-    odd: "Callable[[Reading], float] | None" = None
-    shadow: "Shadow | None" = None
-    alarm: bool = False
 
 
 @dataclass(slots=True)
@@ -111,6 +73,21 @@ class _Item:
     when_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
 
+class _Purse:
+    """Processor time: `share` of the time that goes by is put in, and `most` seconds of it are kept."""
+
+    def __init__(self, share: float, most: float) -> None:
+        self._share, self._most = share, most
+        self._held, self._then = most, time.monotonic()
+
+    def spend(self, seconds: float) -> float:
+        """Take so much out; how many seconds to rest until nothing is owed."""
+        now = time.monotonic()
+        self._held = min(self._most, self._held + self._share * (now - self._then)) - seconds
+        self._then = now
+        return max(0.0, -self._held / self._share)
+
+
 class Monitor:
     """`seen` and `keep` belong to the event loop, everything that costs to the thread; `families` and `state` may be
     asked from anywhere: what they read is replaced whole."""
@@ -123,7 +100,7 @@ class Monitor:
         self._lines: dict[Lane, _Line] = {}
         self._put = self._taken = 0
         self._resting = False
-        self._known: dict[Lane, _Watched] = {}
+        self._known: dict[Lane, Watched] = {}
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._work, name="monitor", daemon=True)
 
@@ -206,13 +183,12 @@ class Monitor:
 
     def _work(self) -> None:
         _step_back()
-        credit, then = BURST_SECONDS, time.monotonic()
+        purses = [_Purse(self.wishes.share, SAVED_SECONDS), _Purse(SPELL_SHARE, SPELL_SECONDS)]
         while True:
             item = self._queue.get()
             if self._end.is_set():
                 return
-            now, begun = time.monotonic(), time.thread_time()
-            credit, then = min(BURST_SECONDS, credit + self.wishes.share * (now - then)), now
+            begun = time.thread_time()
             if item is None:
                 self._try(self._let_go)
                 continue
@@ -220,10 +196,11 @@ class Monitor:
             item.line.taken += 1
             self._taken += item.size
             del item
-            credit -= time.thread_time() - begun
-            if credit < 0:
+            spent = time.thread_time() - begun
+            rest = max(purse.spend(spent) for purse in purses)
+            if rest > 0:
                 self._resting = True
-                self._end.wait(-credit / self.wishes.share)
+                self._end.wait(rest)
                 self._resting = False
 
     def _try(self, look: Callable[..., T], *given: Any) -> T | None:
@@ -249,7 +226,7 @@ class Monitor:
             self._try(watched.shadow.look, item.feeds, item.outputs)
         self.looked += 1
 
-    def _wanted(self, watched: _Watched) -> bool:
+    def _wanted(self, watched: Watched) -> bool:
         return watched.drift is not None and watched.drift.wants(time.monotonic())
 
     def _let_go(self) -> None:
@@ -260,40 +237,13 @@ class Monitor:
             if watched.alarm:
                 self._alarmed(Alarm(watched.name, watched.version, False, (), time.time_ns() // 1_000_000))
 
-    def _watched(self, lane: Lane) -> _Watched:
+    def _watched(self, lane: Lane) -> Watched:
         known = self._known.get(lane)
         if known is None:
-            known = self._known[lane] = self._opened(lane.served)
+            known = self._known[lane] = opened(lane.served, self.wishes)
         return known
 
-    def _opened(self, served: Served) -> _Watched:
-        watched = _Watched(served.name, served.version)
-        for part in (self._open_drift, self._open_shadow):
-            try:
-                part(watched, served)
-            except EdgeKitError as error:
-                log.warning("%s: not watched: %s", served.name, error.what)
-            except Exception:  # a foreign engine's, or a bug: not tried again with each answer
-                log.exception("%s: not watched", served.name)
-        return watched
-
-    def _open_drift(self, watched: _Watched, served: Served) -> None:
-        baseline = served.bundle.baseline() if self.wishes.drift and served.bundle is not None else None
-        if baseline is not None:
-            from edgekit_runtime.drift import Drift, oddness, reader
-
-            watched.drift = Drift(baseline, self.wishes.rate, self.wishes.per_second)
-            watched.odd = oddness(baseline)
-            watched.read = reader(served.inputs, served.outputs, served.preprocess, len(served.labels))
-
-    def _open_shadow(self, watched: _Watched, served: Served) -> None:
-        run = served.bundle.open_shadow() if self.wishes.shadow and served.bundle is not None else None
-        if run is not None:
-            from edgekit_runtime.shadow import Shadow
-
-            watched.shadow = Shadow(run, served.labels, self.wishes.shadow)
-
-    def _count(self, watched: _Watched, readings: "list[Reading]") -> None:
+    def _count(self, watched: Watched, readings: "list[Reading]") -> None:
         assert watched.drift is not None
         for reading in readings:
             watched.drift.add(reading, time.monotonic())
@@ -303,42 +253,10 @@ class Monitor:
             moved = tuple(one.words for one in state.features if one.alarm)
             self._alarmed(Alarm(watched.name, watched.version, state.alarm, moved, time.time_ns() // 1_000_000))
 
-    def _offer(self, samples: "Samples", item: _Item, watched: _Watched, readings: "list[Reading]") -> None:
-        from edgekit_runtime.samples import Candidate
-
-        served = item.lane.served
-        if served.batchable() and _rows(item.feeds) != 1:
-            return
-        best = top(item.outputs, served.labels, 1)
-        samples.consider(
-            Candidate(
-                model=served.name,
-                version=served.version,
-                id=item.id,
-                when_ms=item.when_ms,
-                feeds=item.feeds,
-                source=item.source,
-                kind="" if served.preprocess is None else served.preprocess.kind,
-                outputs=item.outputs,
-                label=best[0][0] if best else None,
-                confidence=best[0][1] if best else None,
-                drift=None if watched.odd is None else max(map(watched.odd, readings), default=None),
-            )
-        )
-
-
-def pair(lane: Lane) -> tuple[str, str]:
-    """The name and the version of a lane's model."""
-    return lane.served.name, lane.served.version
-
-
-def best_class(served: Served, outputs: Mapping[str, Array]) -> str | None:
-    """The word (or the number) of the best class of the only row; None where the model is no classifier of it."""
-    for value in outputs.values():
-        if value.size > 1 and value.shape[-1] == value.size and value.dtype.kind in "fiu":
-            at = int(value.argmax())
-            return served.labels[at] if len(served.labels) == value.size else str(at)
-    return None
+    def _offer(self, samples: "Samples", item: _Item, watched: Watched, readings: "list[Reading]") -> None:
+        one = candidate(item.lane.served, item.feeds, item.outputs, watched, readings)
+        if one is not None:
+            samples.consider(replace(one, id=item.id, when_ms=item.when_ms, source=item.source))
 
 
 def _first(item: _Item, tensors: Feeds) -> Feeds:
@@ -353,10 +271,6 @@ def _weight(value: Array) -> int:
     if value.size > ROWS:
         return MOST_BYTES
     return sum(len(one) if isinstance(one, str | bytes) else value.itemsize for one in value.flat)
-
-
-def _rows(feeds: Feeds) -> int:
-    return max((math.prod(value.shape[:1]) for value in feeds.values()), default=1)
 
 
 def _step_back() -> None:

@@ -42,10 +42,10 @@ def add(watch: argparse._ArgumentGroup) -> None:
 
 def watch(given: argparse.Namespace) -> "Watch":
     """What the server watches and tells of itself; opens what is kept on disk."""
-    from edgekit_runtime.monitor import Wishes
+    from edgekit_runtime.watched import Wishes
     from edgekit_runtime.watching import Watch
 
-    _check(given)
+    check(given)
     samples = feedback = telemetry = tracer = hook = None
     if given.keep_samples:
         from edgekit_runtime.samples import Samples
@@ -74,7 +74,7 @@ def watch(given: argparse.Namespace) -> "Watch":
     return Watch(not given.no_page, given.triton_metrics, wishes, given.state, telemetry, tracer, hook)
 
 
-def _check(given: argparse.Namespace) -> None:
+def check(given: argparse.Namespace) -> None:
     """Raise where an option needs another one."""
     for option, needs in (("keep_samples", "state"), ("otlp", "state"), ("remote_write", "state"), ("traces", "otlp")):
         if getattr(given, option) is not None and getattr(given, needs) is None:

@@ -141,8 +141,8 @@ class Server:
             for edge in (public, admin):
                 edge.tick(asyncio.get_running_loop().time())
                 self._keep(stack, edge.sweep())
-            stack.push_async_callback(self._close)
             await self.watching.run(stack)
+            stack.push_async_callback(self._close)  # what is told while the last answers go out is watched still
             at = await self._listen(stack, public, admin)
             if self.supervisor.watchdog is not None:
                 from edgekit_runtime.watchdog import watch

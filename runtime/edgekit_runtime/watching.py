@@ -20,13 +20,14 @@ from edgekit_runtime.exchange import Request, Response
 from edgekit_runtime.families import Family
 from edgekit_runtime.lane import Lane
 from edgekit_runtime.logs import event
-from edgekit_runtime.monitor import Alarm, Monitor, Wishes, pair
+from edgekit_runtime.monitor import Alarm, Monitor
 from edgekit_runtime.protocols import jsons
 from edgekit_runtime.recent import Recent, Trouble, placeless
 from edgekit_runtime.routes import Parts, Route, ours
 from edgekit_runtime.selftests import SelfTests
 from edgekit_runtime.service import Change, Service
 from edgekit_runtime.threads import in_thread
+from edgekit_runtime.watched import Wishes, pair
 
 if TYPE_CHECKING:
     from edgekit_runtime.feedback import State

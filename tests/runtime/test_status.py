@@ -12,9 +12,9 @@ from edgekit_runtime.drift import Drift, Reading, Recorder
 from edgekit_runtime.errors import BadRequest
 from edgekit_runtime.feedback import Feedback, Quality
 from edgekit_runtime.lane import Lane
-from edgekit_runtime.monitor import Wishes
 from edgekit_runtime.served import opened
 from edgekit_runtime.service import open_service
+from edgekit_runtime.watched import Wishes
 from edgekit_runtime.watching import Watch
 
 from tests.runtime.bundles import LABELS, add_baseline, add_shadow, make_bundle, some

@@ -27,7 +27,6 @@ from edgekit_runtime.families import Family, Sample, text
 from edgekit_runtime.feedback import Feedback, load, save
 from edgekit_runtime.hook import Hook
 from edgekit_runtime.logs import Lines, Text
-from edgekit_runtime.monitor import Wishes
 from edgekit_runtime.samples import Candidate, Samples
 from edgekit_runtime.samples.packing import pack, unpack
 from edgekit_runtime.service import Service
@@ -36,6 +35,7 @@ from edgekit_runtime.telemetry.ring import Ring
 from edgekit_runtime.telemetry.store import NAME
 from edgekit_runtime.tokens import Tokens, add_token
 from edgekit_runtime.traces import BATCH, QUEUE
+from edgekit_runtime.watched import Wishes
 from edgekit_runtime.watching import Watch
 
 from tests.runtime.live import LOCAL, Live, live, pair, post, two

@@ -17,10 +17,10 @@ from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.feedback import FILE, Feedback
 from edgekit_runtime.hook import Hook
 from edgekit_runtime.limits import MIB
-from edgekit_runtime.monitor import Wishes
 from edgekit_runtime.served import opened
 from edgekit_runtime.service import Policy, Service, open_service
 from edgekit_runtime.telemetering import Telemetry, Wanted
+from edgekit_runtime.watched import Wishes
 from edgekit_runtime.watching import Watch, Watching
 
 from tests.clients.serving import serving

@@ -18,10 +18,10 @@ NUMBERS: tuple[tuple[str, Kind, str, Callable[[Lane], float]], ...] = (
     (
         "edgekit_inferences_total",
         "counter",
-        "Samples run, self-tests too.",
+        "Samples run.",
         lambda lane: lane.stats.inferences,
     ),
-    ("edgekit_executions_total", "counter", "Runs of the engine, self-tests too.", lambda lane: lane.stats.executions),
+    ("edgekit_executions_total", "counter", "Runs of the engine.", lambda lane: lane.stats.executions),
     ("edgekit_requests_answered_total", "counter", "Requests answered.", lambda lane: lane.stats.success.count),
     ("edgekit_requests_rejected_total", "counter", "Found the queue full.", lambda lane: lane.stats.rejected),
     ("edgekit_requests_late_total", "counter", "Met their deadline.", lambda lane: lane.stats.late),
