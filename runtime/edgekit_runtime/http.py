@@ -113,7 +113,7 @@ class Desk:
         if scope == "admin" and b"origin" in headers:  # any page can make a browser ask
             raise Forbidden("a web page may not ask this", hint="ask from a program")
         page = scope == "page"
-        if page and b"text/html" not in headers.get(b"accept", b""):
+        if page and b"text/html" not in headers.get(b"accept", b"").lower():
             return
         if b"origin" in headers or b"user-agent" in headers:
             refuse_strangers(headers, self._allow is not None)

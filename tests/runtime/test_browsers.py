@@ -66,6 +66,7 @@ def test_a_browser_gives_the_token_as_a_password(tmp_path):
         status, _, headers = server.ask("/", Accept="text/html,*/*")
         assert status == 401
         assert 'Basic realm="edgekit"' in headers.get_all("WWW-Authenticate")
+        assert server.ask("/", Accept="TEXT/HTML")[0] == 401
         named = base64.b64encode(f"anybody:{secret}".encode()).decode()
         assert server.ask("/", Accept="text/html", Authorization=f"Basic {named}")[0] == 200
         assert server.ask("/status", Authorization=f"Basic {named}")[0] == 200
