@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgekit_runtime.families import Family, Labels, Sample
+from edgekit_runtime.keeper import Keeper
 from edgekit_runtime.lane import Lane
 from edgekit_runtime.metrics.models import labels
 from edgekit_runtime.protocols.asking import Asked
@@ -19,7 +20,6 @@ from edgekit_runtime.watched import Watched, Wishes, best_class, candidate, open
 
 if TYPE_CHECKING:
     from edgekit_runtime.drift import Reading, State
-    from edgekit_runtime.samples import Samples
     from edgekit_runtime.shadow import Shadow
 
 log = logging.getLogger("edgekit_runtime.monitor")
@@ -101,18 +101,23 @@ class Monitor:
         self._put = self._taken = 0
         self._resting = False
         self._known: dict[Lane, Watched] = {}
+        self._keeper = None if wishes.samples is None else Keeper(wishes.samples)
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._work, name="monitor", daemon=True)
 
     def start(self) -> None:
         """Begin to look."""
         self._thread.start()
+        if self._keeper is not None:
+            self._keeper.start()
 
     def close(self) -> None:
         """Look no more; what waits is let go."""
         self._end.set()
         self._queue.put(None)
         self._thread.join(LAST_SECONDS)
+        if self._keeper is not None:
+            self._keeper.close()
 
     def keep(self, lanes: Iterable[Lane]) -> None:
         """These are served now. What others answer is not looked at, and what is known of them is let go."""
@@ -188,15 +193,13 @@ class Monitor:
             item = self._queue.get()
             if self._end.is_set():
                 return
-            begun = time.thread_time()
             if item is None:
                 self._try(self._let_go)
                 continue
-            self._try(self._look, item)
+            spent = self._try(self._look, item) or 0.0
             item.line.taken += 1
             self._taken += item.size
             del item
-            spent = time.thread_time() - begun
             rest = max(purse.spend(spent) for purse in purses)
             if rest > 0:
                 self._resting = True
@@ -212,19 +215,23 @@ class Monitor:
                 log.exception("an answer could not be looked at")
             return None
 
-    def _look(self, item: _Item) -> None:
+    def _look(self, item: _Item) -> float:
+        """The processor seconds that drift took; samples and the shadow keep within bounds of their own."""
         if item.lane.closing or item.lane not in self._lines:
-            return
+            return 0.0
+        begun = time.thread_time()
         watched, readings = self._watched(item.lane), []
         if watched.read is not None and (self.wishes.samples is not None or self._wanted(watched)):
             readings = self._try(watched.read, _first(item, item.feeds), _first(item, item.outputs)) or []
         if readings and watched.drift is not None:
             self._try(self._count, watched, readings[:ROWS])
-        if self.wishes.samples is not None:
-            self._try(self._offer, self.wishes.samples, item, watched, readings)
+        spent = time.thread_time() - begun
+        if self._keeper is not None:
+            self._try(self._offer, self._keeper, item, watched, readings)
         if watched.shadow is not None:
             self._try(watched.shadow.look, item.feeds, item.outputs)
         self.looked += 1
+        return spent
 
     def _wanted(self, watched: Watched) -> bool:
         return watched.drift is not None and watched.drift.wants(time.monotonic())
@@ -253,10 +260,10 @@ class Monitor:
             moved = tuple(one.words for one in state.features if one.alarm)
             self._alarmed(Alarm(watched.name, watched.version, state.alarm, moved, time.time_ns() // 1_000_000))
 
-    def _offer(self, samples: "Samples", item: _Item, watched: Watched, readings: "list[Reading]") -> None:
+    def _offer(self, keeper: "Keeper", item: _Item, watched: Watched, readings: "list[Reading]") -> None:
         one = candidate(item.lane.served, item.feeds, item.outputs, watched, readings)
         if one is not None:
-            samples.consider(replace(one, id=item.id, when_ms=item.when_ms, source=item.source))
+            keeper.offer(replace(one, id=item.id, when_ms=item.when_ms, source=item.source))
 
 
 def _first(item: _Item, tensors: Feeds) -> Feeds:

@@ -8,6 +8,7 @@ import time
 import weakref
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,6 +64,8 @@ def looking(*lanes, wishes=ALWAYS):
     """A monitor of these lanes, at work, and the alarms that it raised."""
     alarms = []
     one = Monitor(wishes, alarms.append)
+    if wishes.samples is not None:  # in the monitor's own thread: who is slow there holds it up
+        one._keeper = SimpleNamespace(offer=wishes.samples.consider, start=lambda: None, close=lambda: None)
     one.keep(lanes)
     one.start()
     try:
@@ -148,9 +151,18 @@ def test_of_a_large_batch_a_few_rows_are_looked_at(lane, monkeypatch):
 
 
 @pytest.mark.slow
-def test_it_takes_its_share_of_the_time_and_counts_what_it_left_out(lane):
-    kept = Kept(seconds=0.02)
-    with looking(lane, wishes=Wishes(samples=kept, share=0.05, drift=False)) as (one, _):
+def test_it_takes_its_share_of_the_time_and_counts_what_it_left_out(lane, monkeypatch):
+    spent = []
+
+    def read(feeds, outputs):
+        begun = time.thread_time()
+        while time.thread_time() - begun < 0.02:
+            pass
+        spent.append(time.thread_time() - begun)
+        return []
+
+    monkeypatch.setattr(drift, "reader", lambda *given: read)
+    with looking(lane, wishes=Wishes(share=0.05)) as (one, _):
         feeds, begun, sent = {"x": some()}, time.monotonic(), 0
         answer = lane.served.run(feeds)
         while time.monotonic() - begun < 3:
@@ -161,7 +173,7 @@ def test_it_takes_its_share_of_the_time_and_counts_what_it_left_out(lane):
         clock = time.pthread_getcpuclockid(one._thread.ident)
         allowed = min(SAVED_SECONDS + 0.05 * elapsed, SPELL_SECONDS + SPELL_SHARE * elapsed)
         assert time.clock_gettime(clock) <= allowed + 0.05
-        assert kept.spent >= 0.8 * allowed - 0.05
+        assert sum(spent) >= 0.8 * allowed - 0.05
         assert one.looked + one.skipped + MOST_WAITING >= sent
         assert one.skipped > 10 * one.looked
 

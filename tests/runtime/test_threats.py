@@ -36,6 +36,7 @@ from edgekit_runtime.serving import Guard, Supervisor, Where, serve
 from edgekit_runtime.tensors import TensorSpec
 from edgekit_runtime.threads import MOST
 from edgekit_runtime.tokens import Tokens, add_token
+from edgekit_runtime.watching import Watch
 
 from tests.runtime.bundles import make_bundle
 from tests.runtime.live import LOCAL, live, pair, post, two
@@ -274,7 +275,8 @@ def _serve(pipe):
     """The besieged process."""
     models = [pair(same), pair(same_late, "slow"), words(same), photos()]
     service = Service(models, None, Policy(limits=FLOODED, lane=LaneOptions(queue=64)))
-    serve(service, Where(LOCAL, grpc=Address("127.0.0.1", 0)), Guard(), Supervisor(), lambda at: pipe.send(dict(at)))
+    where = Where(LOCAL, grpc=Address("127.0.0.1", 0))
+    serve(service, where, Guard(), Supervisor(), Watch(), lambda at: pipe.send(dict(at)))
 
 
 @pytest.fixture(scope="module")
@@ -702,7 +704,7 @@ def test_what_a_client_sent_cannot_forge_a_line_of_the_log(capfd):
     logger = logging.getLogger("edgekit_runtime")
     before, propagate = list(logger.handlers), logger.propagate
     try:
-        command._log()
+        command._log("text")
         with live(Service([words(run)])) as one:
             body = {"inputs": [{"name": "x", "shape": [1], "datatype": "BYTES", "data": [WORDS]}]}
             assert one.ask(STRINGS, json.dumps(body).encode())[0] == 500
