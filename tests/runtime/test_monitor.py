@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from edgekit_runtime import drift, monitor
+from edgekit_runtime import drift, keeper, monitor
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.families import text
 from edgekit_runtime.feedback import Feedback
@@ -30,19 +30,15 @@ ALWAYS = Wishes(share=1.0)
 
 
 class Kept:
-    """In the place of the store of samples: notes what it is offered; `go` lets it end, `seconds` it works for each."""
+    """In the place of the store of samples: notes what it is offered, once `go` lets it."""
 
-    def __init__(self, seconds=0.0, fails=False):
-        self.offered, self.spent, self.seconds, self.fails = [], 0.0, seconds, fails
+    def __init__(self, fails=False):
+        self.offered, self.fails = [], fails
         self.go = threading.Event()
         self.go.set()
 
     def consider(self, one):
         assert self.go.wait(20)
-        begun = time.thread_time()
-        while time.thread_time() - begun < self.seconds:
-            pass
-        self.spent += time.thread_time() - begun
         if self.fails:
             raise ValueError("a bug")
         self.offered.append(one)
@@ -80,6 +76,20 @@ def until(true, seconds=10.0):
     while not true():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.002)
+
+
+def burning(seconds, spent=None):
+    """In the place of drift's reader: works for so long, and reads nothing."""
+
+    def read(feeds, outputs):
+        begun = time.thread_time()
+        while time.thread_time() - begun < seconds:
+            pass
+        if spent is not None:
+            spent.append(time.thread_time() - begun)
+        return []
+
+    return lambda *given: read
 
 
 def idle(one):
@@ -153,15 +163,7 @@ def test_of_a_large_batch_a_few_rows_are_looked_at(lane, monkeypatch):
 @pytest.mark.slow
 def test_it_takes_its_share_of_the_time_and_counts_what_it_left_out(lane, monkeypatch):
     spent = []
-
-    def read(feeds, outputs):
-        begun = time.thread_time()
-        while time.thread_time() - begun < 0.02:
-            pass
-        spent.append(time.thread_time() - begun)
-        return []
-
-    monkeypatch.setattr(drift, "reader", lambda *given: read)
+    monkeypatch.setattr(drift, "reader", burning(0.02, spent))
     with looking(lane, wishes=Wishes(share=0.05)) as (one, _):
         feeds, begun, sent = {"x": some()}, time.monotonic(), 0
         answer = lane.served.run(feeds)
@@ -179,9 +181,10 @@ def test_it_takes_its_share_of_the_time_and_counts_what_it_left_out(lane, monkey
 
 
 @pytest.mark.slow
-def test_a_busy_model_leaves_another_its_turn(lane):
-    kept, rare = Kept(seconds=0.004), Lane(pair(lambda feeds: {"y": feeds["x"]}, "rare"))
-    with looking(lane, rare, wishes=Wishes(samples=kept, share=0.1, drift=False)) as (one, _):
+def test_a_busy_model_leaves_another_its_turn(lane, monkeypatch):
+    monkeypatch.setattr(drift, "reader", burning(0.004))
+    kept, rare = Kept(), Lane(pair(lambda feeds: {"y": feeds["x"]}, "rare"))
+    with looking(lane, rare, wishes=Wishes(samples=kept, share=0.1)) as (one, _):
         feeds = {"x": some()}
         answer, asked, begun, count = lane.served.run(feeds), Asked(feeds, print), time.monotonic(), 0
         while (now := time.monotonic()) - begun < 2.5:
@@ -194,6 +197,23 @@ def test_a_busy_model_leaves_another_its_turn(lane):
         # what waited of the busy one when the time ran out comes first, once
         assert sum(sample.model == "rare" for sample in kept.offered) >= count - 1
         assert one.skipped > 100
+
+
+def test_a_disk_that_is_slow_holds_up_neither_drift_nor_the_end(lane):
+    kept = Kept()
+    kept.go.clear()
+    one = Monitor(Wishes(samples=kept, share=1.0), lambda alarm: None)
+    one.keep([lane])
+    one.start()
+    try:
+        for seed in range(100):
+            show(one, lane, some(1, seed))
+        assert one.state(lane).n == 100
+        assert (one.looked, one.skipped, kept.offered) == (100, 0, [])
+    finally:
+        kept.go.set()
+        one.close()
+    assert 1 <= len(kept.offered) <= keeper.MOST_WAITING + 1  # of what waited nothing is lost
 
 
 def test_what_waits_is_bounded_in_number_and_in_bytes(lane):
@@ -359,8 +379,9 @@ def test_the_best_class_is_the_word_of_the_only_row(lane, values, best):
     assert best_class(lane.served, {"y": value.astype(object) if value.dtype.kind == "U" else value}) == best
 
 
-def test_the_end_does_not_wait_for_what_waits(lane):
-    kept = Kept(seconds=0.2)
+def test_the_end_does_not_wait_for_what_waits(lane, monkeypatch):
+    monkeypatch.setattr(drift, "reader", burning(0.2))
+    kept = Kept()
     with looking(lane, wishes=Wishes(samples=kept, share=1.0)) as (one, _):
         for seed in range(MOST_WAITING):
             one.seen(lane, Asked({}, print), {"x": some(1, seed)}, {"y": some()})
@@ -370,8 +391,9 @@ def test_the_end_does_not_wait_for_what_waits(lane):
     assert len(kept.offered) <= 2
 
 
-def test_the_end_does_not_wait_for_its_rest(lane):
-    with looking(lane, wishes=Wishes(samples=Kept(seconds=0.4), share=0.001)) as (one, _):
+def test_the_end_does_not_wait_for_its_rest(lane, monkeypatch):
+    monkeypatch.setattr(drift, "reader", burning(0.4))
+    with looking(lane, wishes=Wishes(share=0.001)) as (one, _):
         one.seen(lane, Asked({}, print), {"x": some()}, {"y": some()})
         until(lambda: one._resting)
         begun = time.monotonic()
@@ -380,6 +402,7 @@ def test_the_end_does_not_wait_for_its_rest(lane):
 
 def test_a_look_that_hangs_does_not_hold_up_the_end(lane, monkeypatch):
     monkeypatch.setattr(monitor, "LAST_SECONDS", 0.2)
+    monkeypatch.setattr(keeper, "LAST_SECONDS", 0.2)
     kept = Kept()
     kept.go.clear()
     one = Monitor(Wishes(samples=kept), print)
