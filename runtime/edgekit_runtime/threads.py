@@ -26,6 +26,8 @@ async def in_thread(work: Callable[[], T]) -> T:
         else:
             await asyncio.wait([asyncio.ensure_future(_end(doing))])
         raise
+    finally:
+        del doing  # an error knows this frame, and would hold what was worked on until the next collection
 
 
 async def _end(doing: Future[T]) -> None:
