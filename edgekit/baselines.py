@@ -20,6 +20,8 @@ from edgekit.model import Artifact
 from edgekit.scoring import Tried
 
 FILE = "baseline.json"
+PULLED = "samples.json"
+"""What `edgekit pull-samples` writes beside the samples."""
 MOST = 10_000
 """Samples beyond these would move no bin of a histogram by a share that a device could see."""
 
@@ -44,6 +46,8 @@ def record(job: Job, tried: Tried) -> Recorded:
     assert artifact is not None
     if job.evaluation is None or tried.quality is None:
         return _none("there was no evaluation data (--data)")
+    if _picked(order.data):
+        return _none("a device kept these samples for being odd: ordinary traffic would seem to have drifted from them")
     n = min(MOST, tried.quality.n)
     basis = {
         **tried.answering.basis, "ports": repr((artifact.inputs, artifact.outputs)), "n": n, "of": tried.quality.n,
@@ -57,6 +61,13 @@ def record(job: Job, tried: Tried) -> Recorded:
         return _none("nothing in these inputs and outputs can be watched")
     names = [feature.name for feature in baseline.features]
     return Recorded(content, {"n": baseline.n, "bytes": len(content), "features": names, "why": None})
+
+
+def _picked(data: str | None) -> bool:
+    """Whether the data are what `edgekit pull-samples` brought: the oddest of many, and no picture of the rest."""
+    if data is None or ":" in Path(data).name:
+        return False
+    return any((folder / PULLED).is_file() for folder in (Path(data), Path(data).parent))
 
 
 def as_sent(feeds: Feeds, ports: Sequence[Port]) -> Feeds:

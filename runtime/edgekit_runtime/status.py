@@ -68,6 +68,14 @@ def model(lane: Lane) -> Json:
     }
 
 
+def brief(told: Json) -> Json:
+    """Of a whole status what changes with every request: of some of them the page draws the last minutes."""
+    models = [
+        {key: one[key] for key in ("name", "version", "loaded_ms", "requests", "seconds")} for one in told["models"]
+    ]
+    return {**{key: told[key] for key in ("started_ms", "now_ms", "counters")}, "models": models}
+
+
 def evidence(manifest: Manifest | None) -> Json | None:
     """What the build measured on its data: the metric and its value, the drop and its 95 % interval, n samples."""
     quality = None if manifest is None else manifest.evidence.get("quality")

@@ -7,6 +7,7 @@ import logging
 import re
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
@@ -40,6 +41,8 @@ log = logging.getLogger("edgekit_runtime.watching")
 
 FRESH_SECONDS = 0.9
 """A reading of the machine serves everybody who asks within so many seconds."""
+LOOK_SECONDS, LOOKS = 10.0, 30
+"""Five minutes of them are told to who asks for /status?recent."""
 KEEP_SECONDS = 10.0
 """How often feedback is written down, for the time after a restart."""
 LAST_SECONDS = 2.0
@@ -69,6 +72,7 @@ class Watching:
         self._recent = Recent(self._troubled)
         self._selftests = SelfTests(self._open_lanes)
         self._monitor: Monitor | None = None
+        self._looks: deque[dict[str, Any]] = deque(maxlen=LOOKS)
         self._raised: dict[tuple[str, str], int] = {}
         self._machine: Machine | None = None
         self._reader: Reader | None = None
@@ -106,6 +110,7 @@ class Watching:
         self.service.tracer = self.watch.tracer
         event(log, logging.INFO, "server-started", f"serving {', '.join(self.service.names()) or 'no models yet'}")
         self._know()
+        self._doubt()
         stack.push_async_callback(self._stop)
         if self.watch.wishes.feedback is not None and self.watch.state is not None:
             from edgekit_runtime.feedback import load
@@ -114,7 +119,7 @@ class Watching:
             if before is not None:
                 self.watch.wishes.feedback.restore(before)
             self._works.append(asyncio.ensure_future(self._keep(self.watch.state)))
-        self._works.append(asyncio.ensure_future(self._selftests.run()))
+        self._works += [asyncio.ensure_future(work) for work in (self._selftests.run(), self._remember())]
         await self._refresh()
         if self.watch.telemetry is not None:
             self.watch.telemetry.start(self.measured, asyncio.get_running_loop())
@@ -135,6 +140,16 @@ class Watching:
         if watch.wishes.feedback is not None and watch.state is not None:
             ends.append(partial(self._save, watch.state, watch.wishes.feedback.state()))
         await asyncio.gather(*map(asyncio.to_thread, ends))
+
+    def _doubt(self) -> None:
+        """Say what was asked for and cannot be: no bundle carries what it needs."""
+        wishes, manifests = self.watch.wishes, [lane.served.manifest for lane in self.service.lanes()]
+        if not manifests:
+            return
+        if wishes.shadow and not any(one is not None and one.shadow is not None for one in manifests):
+            log.warning("--shadow: no bundle here carries a float model: build it with --with-float")
+        if self.watch.hook is not None and not any(one is not None and one.baseline is not None for one in manifests):
+            log.warning("--on-drift: no bundle here has a baseline: build it with --data")
 
     def _know(self) -> None:
         """Have answers looked at, once there is a model of which there is something to see."""
@@ -212,6 +227,12 @@ class Watching:
         self._machine = await in_thread(lambda: reader.read(time.monotonic()))
         self._read_at = time.monotonic()
 
+    async def _remember(self) -> None:
+        """Now and then how far the counts were, so that a page that is opened can tell of the last minutes."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            self._looks.append(status.brief(self.status()))
+
     async def _keep(self, folder: Path) -> None:
         assert self.watch.wishes.feedback is not None
         while True:
@@ -231,7 +252,10 @@ class Watching:
             self._unsaved = True
 
     def _status(self, service: Service, request: Request, parts: Parts) -> Response:
-        return Response(200, jsons.write(self.status()), [(b"content-type", b"application/json"), FRESH])
+        told = self.status()
+        if request.query == "recent":
+            told["recent"] = list(self._looks)
+        return Response(200, jsons.write(told), [(b"content-type", b"application/json"), FRESH])
 
     def status(self) -> dict[str, Any]:
         """What the page and `top` show."""

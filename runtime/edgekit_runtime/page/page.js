@@ -21,7 +21,7 @@ async function look() {
   clearTimeout(timer);
   timer = 0;
   try {
-    const answer = await fetch(`${location.origin}/status`, {
+    const answer = await fetch(`${location.origin}/status${answered ? "" : "?recent"}`, {
       cache: "no-store",
       signal: AbortSignal.timeout(PATIENCE_MS),
     });
@@ -29,6 +29,7 @@ async function look() {
     if (!answer.ok) throw new Error(`it answers ${answer.status}`);
     last = await answer.json();
     answered = Date.now();
+    for (const look of last.recent ?? []) memory.add(look);
     memory.add(last);
     draw();
   } catch (error) {
