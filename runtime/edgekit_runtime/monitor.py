@@ -30,9 +30,9 @@ MOST_WAITING = 8
 """Answers of each lane; while the thread rests one, so that a busy model leaves another its turn."""
 MOST_BYTES = 4 * 2**20
 """What waits may hold so much, and more only where it is one answer."""
-SAVED_SECONDS = 1.0
-"""Processor time that is saved up at most: after a quiet minute every answer of a busy one is looked at."""
-SPELL_SHARE, SPELL_SECONDS = 0.1, 0.05
+SAVED_SECONDS = 0.5
+"""Processor time that is saved up at most: after a quiet minute most answers of a busy one are looked at."""
+SPELL_SHARE, SPELL_SECONDS = 0.025, 0.05
 """What may be spent while it lasts, so that the requests of such a minute hardly notice."""
 ROWS = 8
 """Of a large batch so many rows are looked at."""
