@@ -77,6 +77,7 @@ def pixels(where: Path, images: list[Image.Image], scale: float = 1 / 255) -> Da
     return open_data(str(where), PIXELS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", COPIES)
 def test_a_copy_of_a_picture_is_found_and_no_other_picture_is_taken_for_one(tmp_path: Path, what: str) -> None:
     images = crops()

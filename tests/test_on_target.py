@@ -107,6 +107,7 @@ def test_the_emulators_are_found_whatever_cache_keeps_the_steps(desk: Path) -> N
     assert [one["where"] for one in open_bundle(desk / "b").manifest.evidence["scored_on"]] == ["cortex-a72, emulated"]
 
 
+@pytest.mark.slow
 def test_without_an_emulator_the_evidence_says_so_and_how_to_get_it(
     desk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -324,6 +324,7 @@ def test_more_artifacts_than_are_kept_open_all_answer(tmp_path: Path) -> None:
         assert len(place._open) == there.OPEN
 
 
+@pytest.mark.slow
 def test_a_file_of_several_pieces_arrives_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(there, "PIECE", 100)
     one = artifact(tmp_path, "openvino")

@@ -111,6 +111,7 @@ def fill(store: Samples, count: int = 12, labelled: int = 8) -> None:
         store.told("m", f"id-{seed}", ("cat", "dog")[seed % 2], seed % 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [1, 20_000, 2**24])
 def test_every_sample_comes_with_its_label_in_parts_of_any_size(store: Samples, tmp_path: Path, most: int) -> None:
     fill(store)
@@ -469,6 +470,7 @@ def test_what_a_stranger_sends_is_refused_and_nothing_is_written(what: str, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_flood_of_members_is_refused_early() -> None:
     many = b"".join(info(f"unlabelled/{i:032x}.png").tobuf(tarfile.USTAR_FORMAT) for i in range(20_001))
     with pytest.raises(EdgeKitError, match="more than 20,000 files"):

@@ -145,6 +145,7 @@ def test_what_is_missing_is_left_out_without_a_fall(facts: Callable[[], Facts]) 
         card(less)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), None, "", -1, HOSTILE, True, [], {}], ids=repr)
 @every
 def test_numbers_that_are_none_do_not_reach_the_page(facts: Callable[[], Facts], bad: Any) -> None:

@@ -60,6 +60,7 @@ def test_a_shift_or_a_missing_class_is_heard_within_500_samples(shift: float, go
     assert state.since == 3025 + heard - 1
 
 
+@pytest.mark.slow
 def test_alarms_begin_no_more_often_than_stated() -> None:
     """At a rate at which 35 may begin: a watch that took each window alone for the whole budget would have more."""
     rate, per_second, dice = 200.0, 2.0, np.random.default_rng(2)
@@ -93,6 +94,7 @@ def test_an_alarm_ends_when_the_field_is_as_it_was_again() -> None:
     assert drift.state().since is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", [NAN, float("inf"), -float("inf")])
 def test_what_is_no_number_is_counted_and_poisons_nothing(odd: float) -> None:
     drift, dice = Drift(recorded()), np.random.default_rng(5)

@@ -15,6 +15,7 @@ from tests.runtime.bundles import ENTRIES, make_bundle, some, truth, write_model
 every = pytest.mark.parametrize("engine", list(ENTRIES))
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_float_file_answers_as_numpy_does(tmp_path, engine, rows):
@@ -22,6 +23,7 @@ def test_a_float_file_answers_as_numpy_does(tmp_path, engine, rows):
     assert np.abs(run({"x": some(rows)})["y"] - truth(some(rows))).max() < 1e-5
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("rows", [1, 3])
 def test_an_int8_nhwc_file_of_batch_one_answers_the_same_user(tmp_path, engine, rows):
@@ -39,6 +41,7 @@ def test_the_file_tells_its_own_inputs_and_outputs(tmp_path, engine):
     assert (x.name, x.dtype, x.shape[0], y.name, y.shape) == ("x", "float32", None, "y", (None, 4))
 
 
+@pytest.mark.slow
 @every
 def test_batches_may_change_from_call_to_call(tmp_path, engine):
     run = open_bundle(make_bundle(tmp_path / "b", engine)).open_model()
@@ -46,6 +49,7 @@ def test_batches_may_change_from_call_to_call(tmp_path, engine):
         assert np.abs(run({"x": some(rows)})["y"] - truth(some(rows))).max() < 1e-5
 
 
+@pytest.mark.slow
 @every
 def test_an_answer_stays_as_it_was_after_the_next_call(tmp_path, engine):
     run = open_bundle(make_bundle(tmp_path / "b", engine)).open_model()
@@ -55,6 +59,7 @@ def test_an_answer_stays_as_it_was_after_the_next_call(tmp_path, engine):
     assert np.array_equal(first, kept)
 
 
+@pytest.mark.slow
 @every
 def test_arrays_straight_from_the_wire_are_taken(tmp_path, engine):
     run = open_bundle(make_bundle(tmp_path / "b", engine)).open_model()
@@ -63,6 +68,7 @@ def test_arrays_straight_from_the_wire_are_taken(tmp_path, engine):
     assert np.abs(run({"x": wire})["y"] - truth(some(2))).max() < 1e-5
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
 def test_a_damaged_file_is_refused_in_one_line(tmp_path, engine, damage):
@@ -75,6 +81,7 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path, engine, damage):
     assert "\n" not in caught.value.what
 
 
+@pytest.mark.slow
 @every
 def test_feeds_that_a_file_cannot_run_are_an_error_of_ours(tmp_path, engine):
     write_model(tmp_path / ENTRIES[engine], engine)
@@ -91,6 +98,7 @@ def test_litert_is_not_given_empty_inputs(tmp_path):
         run({"x": some(0)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "device"), [("onnx", "gpu"), ("tflite", "gpu"), ("openvino", "npu")])
 def test_a_device_that_is_not_there_is_refused(tmp_path, engine, device):
     write_model(tmp_path / ENTRIES[engine], engine)

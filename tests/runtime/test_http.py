@@ -205,6 +205,7 @@ def test_a_bad_body_gets_a_json_error(server, data, headers, status):
     assert json.loads(text)["error"]
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_an_error_that_can_be_mended(server, tmp_path):
     command = [
         sys.executable,

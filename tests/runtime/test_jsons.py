@@ -222,6 +222,7 @@ def test_integers_stay_exact_in_long_lists(reader, first):
             assert found.flat.dtype.num in (np.dtype(np.int64).num, np.dtype(np.uint64).num)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [True, False, None, "1", [1], {}, 2**64])
 def test_a_long_list_with_one_value_that_is_no_number_stays_a_list(reader, bad):
     for many in (100, 2**19):

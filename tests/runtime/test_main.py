@@ -131,6 +131,7 @@ def test_a_reader_that_leaves_is_no_error(bundle):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("missing", "given", "extra"),
     [

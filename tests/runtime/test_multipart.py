@@ -129,6 +129,7 @@ def test_as_many_parts_as_may_be_are_read():
     assert len(read_parts(form(*(part(name=b"name=n%d" % n) for n in range(MAX_PARTS))), KIND)) == MAX_PARTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "filling", [b"\r\n--B", b"\r\n--Bx", b" ", b"\r\n", b"--B--", b"\r\n--B ", b"a: 1\r\n", b'name="', b";"]
 )
@@ -145,6 +146,7 @@ def test_sixteen_megabytes_of_anything_take_no_time(filling):
     assert time.perf_counter() - start < 1.0
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.binary(max_size=200), max_size=5))
 def test_what_is_written_is_what_is_read(pieces):

@@ -164,6 +164,7 @@ def test_a_lower_limit_makes_the_file_shorter(tmp_path: Path) -> None:
     assert len(found) >= 250
 
 
+@pytest.mark.slow
 def test_what_is_too_old_goes(tmp_path: Path) -> None:
     clock = Clock()
     ring = Ring(tmp_path, MB, days=0.1, boot=clock.boot)
@@ -285,6 +286,7 @@ def another_database(path: Path) -> None:
     other.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [truncated, garbage, no_header, emptied, another_database])
 def test_a_broken_file_is_put_aside_and_a_new_one_begun(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     for turn in range(3):
@@ -394,6 +396,7 @@ def test_a_full_disk_loses_what_does_not_fit_and_it_goes_on_when_there_is_room(s
     assert len(read(Ring(small_disk, 8 * MB, boot=clock.boot))) == len(kept) + 1
 
 
+@pytest.mark.slow
 def test_the_events_stay_few(tmp_path: Path) -> None:
     clock = Clock()
     ring = Ring(tmp_path, MB, boot=clock.boot)

@@ -292,6 +292,7 @@ def test_nothing_that_a_terminal_obeys_comes_through():
 ODD = [None, True, "x", -1, 10**400, float("nan"), {"a": 1}, [None, [], {}], "長" * 999]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd)[:12])
 def test_a_server_that_tells_something_odd_is_shown_without_it(odd):
     def each(value, path=()):
@@ -456,6 +457,7 @@ def test_words_for_numbers_are_those_of_a_person():
     assert row("t", [], Shown()) == []
 
 
+@pytest.mark.slow
 def test_a_real_server_is_shown_as_it_counts():
     service = Service([pair(lambda feeds: {"y": feeds["x"]}, "echo", "7")], {}, Policy())
     with live(service) as real:

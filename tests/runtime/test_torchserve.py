@@ -406,6 +406,7 @@ KINDS = [b"", b"application/json", b"image/png", b"text/plain", b"application/oc
          b"application/x-www-form-urlencoded", b"multipart/form-data; boundary=B"]  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=int(os.environ.get("EDGEKIT_FUZZ", "600")), deadline=None)
 @given(st.lists(st.sampled_from(BITS), max_size=20), st.sampled_from(KINDS))
 def test_no_body_gives_anything_but_tensors_or_a_refusal(bits, kind):

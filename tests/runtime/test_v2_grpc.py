@@ -198,6 +198,7 @@ def test_classification_of_words_is_refused():
         write_response(REPLY, MODEL, request, {"y": np.array(["a"], object)})
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_any_message_is_read_or_refused_and_nothing_else(data):

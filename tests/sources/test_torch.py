@@ -194,6 +194,7 @@ def test_pickled_objects_in_an_exported_program_are_refused(exported: Path, tmp_
     assert not (tmp_path / "exploded").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "text"),
     [
