@@ -45,8 +45,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Change:
-    """What became of a model: "loaded", "replaced" (by a newer version), "rolled back" (by an older one), "unloaded"
-    or "failed", and why. `when_ms` is in milliseconds since 1970."""
+    """What became of a model: "loaded", "replaced" (by a newer version), "rolled back" (by an older one), "unloaded",
+    "failed", "drift raised" or "drift cleared", and why. `when_ms` is in milliseconds since 1970."""
 
     when_ms: int
     what: str

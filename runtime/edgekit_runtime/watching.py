@@ -188,6 +188,7 @@ class Watching:
         else:
             self._raised.pop(known, None)
         became = "raised" if alarm.raised else "cleared"
+        self.service.history.append(Change(alarm.when_ms, f"drift {became}", *known, ", ".join(alarm.features)))
         said = f"drift alarm {became}: {' '.join(known)}{': ' if alarm.features else ''}{', '.join(alarm.features)}"
         event(log, logging.WARNING, f"drift-alarm-{became}", said, model=alarm.model, version=alarm.version)
         facts = {**asdict(alarm), "event": f"drift-{became}", "features": list(alarm.features)}

@@ -117,6 +117,7 @@ def test_a_drift_is_told_by_status_metrics_log_telemetry_and_the_command_and_its
         assert "brightness" in moved
         assert metrics(one, "edgekit_drift_alarm{") == ['edgekit_drift_alarm{model="tiny",version="1"} 1']
         assert any("drift alarm raised: tiny 1: " in error["what"] for error in status(one)["errors"])
+        assert [change["what"] for change in status(one)["history"]][-1] == "drift raised"
         fact = json.loads(until(lambda: heard.exists() and heard.read_text()))
         assert (fact["event"], fact["model"], fact["version"], fact["raised"]) == ("drift-raised", "tiny", "1", True)
         assert fact["features"]
