@@ -19,7 +19,7 @@ function field(found) {
       h(
         "p",
         {},
-        "No true labels have come back yet. Send them to /feedback with the id of the request, and the accuracy in the field stands here beside the build's.",
+        "No true labels have come back. Where the server runs with --feedback, send them to /feedback with the id of the request: the accuracy in the field then stands here beside the build's.",
       ),
     ];
   const built = found.built && known(found.built.value) ? found.built : null;
