@@ -12,8 +12,8 @@ demo: $(READY)  ## Build EfficientNet-Lite0 for three targets, run each, ask one
 field: $(READY)  ## Serve a bundle with its page at http://127.0.0.1:8000 while real photos come in, then blurred ones
 	@$(BIN)/python -m examples.field
 
-test: check  ## Everything
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: check  ## Everything; what failed beside others is told, and tried once more alone: a machine's load is no fault
+	$(BIN)/python -m pytest -n 2 --dist loadfile || { test $$? = 1 && $(BIN)/python -m pytest --last-failed --maxfail 6; }
 
 quick: $(READY)  ## The unit tests, under a minute
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"

