@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import numpy as np
 from edgekit_runtime.errors import EdgeKitError
+from edgekit_runtime.printable import safe
 from edgekit_runtime.protocols.v2_tensors import DATATYPES, datatype_of, from_bytes, from_list
 from edgekit_runtime.show import outputs as output_words
-from edgekit_runtime.show import safe
 from edgekit_runtime.tensors import Array, Feeds
 
 from edgekit.calling import Access, Answer, Ask, Place, calling

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgekit_runtime.errors import EdgeKitError
-from edgekit_runtime.show import safe
+from edgekit_runtime.printable import safe
 
 from edgekit.calling import Answer, Ask, Place
 from edgekit.posting import nearest

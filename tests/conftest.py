@@ -1,6 +1,7 @@
 """What tests of several files share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from edgekit_runtime.errors import EdgeKitError
@@ -22,3 +23,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         if "there is no" in error.what or "no Debian source" in error.what:
             pytest.skip(error.what)
         raise
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with digits.onnx, digits.npz and a cache that the tests of this module share."""
+    from tests import tiny  # brings onnx, which most tests do without
+
+    folder = tmp_path_factory.mktemp("shelf")
+    tiny.write_model(folder)
+    tiny.write_digits(folder)
+    return folder
+
+
+@pytest.fixture
+def desk(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -16,22 +16,6 @@ from tests.commands import Done, edgekit
 TARGET = "x86-64-v4"
 
 
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with digits.onnx, digits.npz and a cache that the tests of this module share."""
-    folder = tmp_path_factory.mktemp("shelf")
-    tiny.write_model(folder)
-    tiny.write_digits(folder)
-    return folder
-
-
-@pytest.fixture
-def desk(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def build(shelf: Path, *words: object, target: str = TARGET) -> Done:
     """The digits are so small that int8 is no faster: it is wanted for its size."""
     return edgekit("build", shelf / "digits.onnx", "--target", target, "--cache", shelf / "cache", "--smaller", *words)

@@ -21,15 +21,6 @@ OPERATOR = r"[A-Z]\w+ \(\d+\)( stays? in float| takes [\d.]+ ms)"
 """How a reason names an operator and how many there are: HardSigmoid (6) stay in float, QLinearAdd (16) takes 1 ms."""
 
 
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with digits.onnx, digits.npz and a cache that the tests of this module share."""
-    folder = tmp_path_factory.mktemp("shelf")
-    tiny.write_model(folder)
-    tiny.write_digits(folder)
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)

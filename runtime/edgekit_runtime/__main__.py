@@ -19,6 +19,7 @@ from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.inputs import read_inputs
 from edgekit_runtime.manifest import to_json
 from edgekit_runtime.muted import muted
+from edgekit_runtime.printable import safe
 from edgekit_runtime.selftest import selftest
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except EdgeKitError as error:
-        sys.stderr.write(show.safe(f"error: {error.what}\n" + (f"hint: {error.hint}\n" if error.hint else "")))
+        sys.stderr.write(safe(f"error: {error.what}\n" + (f"hint: {error.hint}\n" if error.hint else "")))
         return 1
     except KeyboardInterrupt:
         return 130
@@ -266,7 +267,7 @@ def _say_at(at: Mapping[str, Any]) -> None:
 
 
 def _say(text: str) -> int:
-    sys.stdout.write(show.safe(text) + "\n")
+    sys.stdout.write(safe(text) + "\n")
     return 0
 
 

@@ -75,8 +75,7 @@ class Desk:
         ids: bool = False,
     ) -> None:
         self.service, self.counters = service, counters
-        self._ids = ids
-        self._routes = list(routes)
+        self._routes = [_identified(route) if ids else route for route in routes]
         self._allow, self._admin = allow, admin
         self._known: dict[tuple[str, str], tuple[Route, Parts]] = {}
         self._limits = service.policy.limits
@@ -148,7 +147,7 @@ class Desk:
             if route.tell is not None:
                 return route.tell(self.service, request, parts)
             assert route.read is not None
-            lane, read = self._lane(parts), _identified(route.read) if self._ids else route.read
+            lane, read = self._lane(parts), route.read
             seconds = self._limits.deadline or None
             if self.service.tracer is not None and (begun := self.service.tracer.begin(*_context(request.headers))):
                 return self._traced(begun, route, request, lane, read)
@@ -267,8 +266,11 @@ def _work(request: Request, lane: Lane) -> int:
     return size if head is None or lane.strings or len(head) > 18 or not head.isdigit() else min(int(head), size)
 
 
-def _identified(read: Read) -> Read:
-    """`read`, with an id for each request: the protocol's own, the header X-Request-Id, or a new one."""
+def _identified(route: Route) -> Route:
+    """The route, with an id for each inference: the protocol's own, the header X-Request-Id, or a new one."""
+    read = route.read
+    if read is None:
+        return route
 
     def asked_by_id(lane: Lane, request: Request) -> Asked:
         asked = read(lane, request)
@@ -285,7 +287,7 @@ def _identified(read: Read) -> Read:
         asked.write = written
         return asked
 
-    return asked_by_id
+    return replace(route, read=asked_by_id)
 
 
 def _allowed(verbs: list[str]) -> Callable[[Service, Request, Parts], Response]:

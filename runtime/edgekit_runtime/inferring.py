@@ -35,7 +35,7 @@ def answer(lane: Lane, read: Callable[[], Asked], size: int, timeout: float | No
         outputs, took = found
         run = time.perf_counter_ns()
         if sum(value.nbytes for value in outputs.values()) > HEAVY:
-            return _written(lane, asked, outputs, (begun - start, took))
+            return _written(lane, asked, feeds, outputs, (begun - start, took))
         reply = asked.write(outputs)
     except Unsupported as error:
         _failed(lane, start, error)
@@ -43,13 +43,11 @@ def answer(lane: Lane, read: Callable[[], Asked], size: int, timeout: float | No
     except BaseException as error:
         _failed(lane, start, error)
         raise
-    _answered(lane, asked, begun - start, 0, took, time.perf_counter_ns() - run)
-    if lane.observer is not None:
-        lane.observer(lane, asked, feeds, outputs)
+    _answered(lane, asked, feeds, outputs, (begun - start, 0, took, time.perf_counter_ns() - run))
     return reply
 
 
-async def _written(lane: Lane, asked: Asked, outputs: Feeds, spent: tuple[int, int]) -> Any:
+async def _written(lane: Lane, asked: Asked, feeds: Feeds, outputs: Feeds, spent: tuple[int, int]) -> Any:
     """A large reply of a quick model, written in a thread."""
     start = time.perf_counter_ns()
     try:
@@ -57,9 +55,7 @@ async def _written(lane: Lane, asked: Asked, outputs: Feeds, spent: tuple[int, i
     except BaseException as error:
         _failed(lane, start - sum(spent), error)
         raise
-    _answered(lane, asked, spent[0], 0, spent[1], time.perf_counter_ns() - start)
-    if lane.observer is not None and not callable(asked.feeds):
-        lane.observer(lane, asked, asked.feeds, outputs)
+    _answered(lane, asked, feeds, outputs, (spent[0], 0, spent[1], time.perf_counter_ns() - start))
     return reply
 
 
@@ -96,19 +92,20 @@ async def _rest(lane: Lane, asked: Asked, start: int, timeout: float | None) -> 
         reply = await in_thread(lambda: asked.write(outputs)) if size > HEAVY else asked.write(outputs)
     except Unsupported as error:
         raise _unrunnable(lane, error) from error
-    _answered(lane, asked, begun - start, queued, took, time.perf_counter_ns() - run)
-    if lane.observer is not None:
-        lane.observer(lane, asked, feeds, outputs)
+    _answered(lane, asked, feeds, outputs, (begun - start, queued, took, time.perf_counter_ns() - run))
     return reply
 
 
-def _answered(lane: Lane, asked: Asked, input_ns: int, queue_ns: int, infer_ns: int, output_ns: int) -> None:
-    lane.stats.answered(input_ns, queue_ns, infer_ns, output_ns)
+def _answered(lane: Lane, asked: Asked, feeds: Feeds, outputs: Feeds, spent: tuple[int, int, int, int]) -> None:
+    """Count it, and tell whoever traces or watches; `spent` are the nanoseconds of input, queue, engine and output."""
+    lane.stats.answered(*spent)
     if asked.traced is not None:
-        asked.traced((lane.served.name, lane.served.version), (input_ns, queue_ns, infer_ns, output_ns))
+        asked.traced((lane.served.name, lane.served.version), spent)
     if lane.settings.tracing:
-        spent = {"input_ns": input_ns, "queue_ns": queue_ns, "infer_ns": infer_ns, "output_ns": output_ns}
-        lane.settings.traced(lane.served.name, lane.served.version, spent)
+        named = dict(zip(("input_ns", "queue_ns", "infer_ns", "output_ns"), spent, strict=True))
+        lane.settings.traced(lane.served.name, lane.served.version, named)
+    if lane.observer is not None:
+        lane.observer(lane, asked, feeds, outputs)
 
 
 def _failed(lane: Lane, start: int, error: BaseException) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal, TextIO
 
+from edgekit_runtime.printable import safe
 from edgekit_runtime.version import __version__
 
 ROOT = "edgekit_runtime"
@@ -179,7 +180,7 @@ class Text(logging.Formatter):
         """The entry; the lines of a traceback are indented."""
         record.msg, record.args = record.getMessage().replace("\n", "\\n"), None
         text = _without_secrets(super().format(record))
-        return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text).replace("\n", "\n  ")
+        return safe(text).replace("\n", "\n  ")
 
 
 class Ecs(logging.Formatter):

@@ -123,6 +123,10 @@ class Service:
         """All of them, by name and age."""
         return [lane for name in self.names() for lane in self._lanes[name].values()]
 
+    def open_lanes(self) -> list[Lane]:
+        """Those whose engine is open."""
+        return [lane for lane in self.lanes() if not lane.paused]
+
     def number(self, served: Served) -> int:
         """The version for protocols that want a number: itself where it is one, else its place by age from 1."""
         if served.version.isdigit():

@@ -23,7 +23,6 @@ from edgekit_runtime.edge import Edge
 from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.http import Desk
 from edgekit_runtime.http1 import Connection
-from edgekit_runtime.lane import Lane
 from edgekit_runtime.parsing import require_parser
 from edgekit_runtime.routes import protocols
 from edgekit_runtime.service import Service
@@ -147,7 +146,7 @@ class Server:
             if self.supervisor.watchdog is not None:
                 from edgekit_runtime.watchdog import watch
 
-                self._keep(stack, watch(self._open_lanes, self.supervisor.watchdog, self.supervisor.notify))
+                self._keep(stack, watch(self.service.open_lanes, self.supervisor.watchdog, self.supervisor.notify))
             tell({**dict.fromkeys(NAMES), **at, "models": self.service.names()})
             gc.collect()
             gc.freeze()  # what is there now stays: looking through it again and again would only delay answers
@@ -230,9 +229,6 @@ class Server:
 
     def _connections(self) -> int:
         return sum(len(edge.connections) for edge in self.edges)
-
-    def _open_lanes(self) -> list[Lane]:
-        return [lane for lane in self.service.lanes() if not lane.paused]
 
     def reload(self) -> None:
         """Load what is new in the repository, beside everything else."""

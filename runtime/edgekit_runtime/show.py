@@ -17,11 +17,6 @@ SHOWN = 3
 """Rows of a table in a bundle's page."""
 
 
-def safe(text: str) -> str:
-    """`text` without what a terminal would obey; line ends stay."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-
-
 def best(rows: Sequence[tuple[str, float]]) -> str:
     """Labels and scores in two columns."""
     width = max(len(label) for label, _ in rows)

@@ -2,7 +2,8 @@
 
 Refuses nothing; it tells no request's content and no path."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,6 @@ def model(lane: Lane) -> Json:
     """A model as it is served: what it is, what the build proved, what it did."""
     served, stats, manifest = lane.served, lane.stats, lane.served.manifest
     said = {key: "" if manifest is None else getattr(manifest, key) for key in ("target", "precision", "format")}
-    times = {"request": stats.success, "queue": stats.queue, "compute": stats.infer}
     return {
         "name": served.name,
         "version": served.version,
@@ -49,17 +49,10 @@ def model(lane: Lane) -> Json:
         "outputs": [_spec(spec) for spec in served.outputs],
         "labels": len(served.labels),
         "evidence": evidence(manifest),
-        "requests": {
-            "answered": stats.success.count,
-            "failed": stats.fail.count,
-            "rejected": stats.rejected,
-            "late": stats.late,
-            "cancelled": stats.cancelled,
-            "waiting": lane.waiting,
-        },
+        "requests": _requests(lane),
         "samples": stats.inferences,
         "executions": stats.executions,
-        "seconds": {name: _histogram(one.histogram()) for name, one in times.items()},
+        "seconds": _seconds(lane),
         "batch": _histogram(stats.batch()),
         "drift": None,
         "quality": None,
@@ -68,12 +61,20 @@ def model(lane: Lane) -> Json:
     }
 
 
-def brief(told: Json) -> Json:
-    """Of a whole status what changes with every request: of some of them the page draws the last minutes."""
+def brief(lanes: Iterable[Lane], counters: Json, started_ms: int) -> Json:
+    """Of a status what changes with every request: of some of them the page draws the last minutes."""
     models = [
-        {key: one[key] for key in ("name", "version", "loaded_ms", "requests", "seconds")} for one in told["models"]
+        {
+            "name": lane.served.name,
+            "version": lane.served.version,
+            "loaded_ms": lane.loaded_ms,
+            "requests": _requests(lane),
+            "seconds": _seconds(lane),
+        }
+        for lane in lanes
     ]
-    return {**{key: told[key] for key in ("started_ms", "now_ms", "counters")}, "models": models}
+    now_ms = time.time_ns() // 1_000_000
+    return {"started_ms": started_ms, "now_ms": now_ms, "counters": counters, "models": models}
 
 
 def evidence(manifest: Manifest | None) -> Json | None:
@@ -110,6 +111,25 @@ def counted(counts: Mapping[tuple[str, str], int], connections: int) -> Json:
     """The server's own counters, short."""
     every = {name: {label: n for (known, label), n in counts.items() if known == name} for name in (REQUESTS, REFUSED)}
     return {"requests": sum(every[REQUESTS].values()), "refused": every[REFUSED], "connections": connections}
+
+
+def _requests(lane: Lane) -> Json:
+    """What became of them."""
+    stats = lane.stats
+    return {
+        "answered": stats.success.count,
+        "failed": stats.fail.count,
+        "rejected": stats.rejected,
+        "late": stats.late,
+        "cancelled": stats.cancelled,
+        "waiting": lane.waiting,
+    }
+
+
+def _seconds(lane: Lane) -> Json:
+    """How long they took."""
+    times = {"request": lane.stats.success, "queue": lane.stats.queue, "compute": lane.stats.infer}
+    return {name: _histogram(one.histogram()) for name, one in times.items()}
 
 
 def _feature(one: "FeatureState", words: Sequence[str]) -> Json:

@@ -8,14 +8,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.families import Family
+from edgekit_runtime.version import __version__
+
+if TYPE_CHECKING:
+    from edgekit_runtime.telemetry.posting import Destination
 
 METRICS = "/v1/metrics"
 MEASURE_SECONDS = 2.0
-JOB = "edgekit"
+JOB, SERVICE = "edgekit", "edgekit-runtime"
 
 
 @dataclass(frozen=True)
@@ -82,18 +86,19 @@ class Telemetry:
         self._ring.close()
 
 
-def _destinations(wanted: Wanted) -> list[Any]:
-    from edgekit_runtime.telemetry.otlp import otlp
-    from edgekit_runtime.telemetry.posting import address
-    from edgekit_runtime.telemetry.remote_write import remote_write
-    from edgekit_runtime.version import __version__
-
-    host, made = socket.gethostname(), []
+def _destinations(wanted: Wanted) -> "list[Destination]":
+    host: str = socket.gethostname()
+    made = []
     if wanted.otlp is not None:
+        from edgekit_runtime.telemetry.otlp import otlp
+        from edgekit_runtime.telemetry.posting import address
+
         url = wanted.otlp.rstrip("/")
         where = address(url if url.endswith(METRICS) else url + METRICS, wanted.headers)
-        about = {"service.name": "edgekit-runtime", "service.version": __version__, "host.name": host}
-        made.append(otlp(where, about))
+        made.append(otlp(where, {"service.name": SERVICE, "service.version": __version__, "host.name": host}))
     if wanted.remote_write is not None:
+        from edgekit_runtime.telemetry.posting import address
+        from edgekit_runtime.telemetry.remote_write import remote_write
+
         made.append(remote_write(address(wanted.remote_write, wanted.headers), {"job": JOB, "instance": host}))
     return made

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from unicodedata import combining, east_asian_width
 
-from edgekit_runtime.show import safe
+from edgekit_runtime.printable import safe
 
 STYLES = {"bold": "1", "dim": "2", "red": "31", "yellow": "33", "green": "32"}
 HEIGHTS, PLAIN_HEIGHTS = " ▁▂▃▄▅▆▇█", " .:-=+*%#"

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edgekit_runtime.watching")
 
+HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
 FRESH_SECONDS = 0.9
 """A reading of the machine serves everybody who asks within so many seconds."""
 LOOK_SECONDS, LOOKS = 10.0, 30
@@ -70,7 +71,7 @@ class Watching:
         self._counters, self._connections = counters, connections
         self._started_ms = time.time_ns() // 1_000_000
         self._recent = Recent(self._troubled)
-        self._selftests = SelfTests(self._open_lanes)
+        self._selftests = SelfTests(service.open_lanes)
         self._monitor: Monitor | None = None
         self._looks: deque[dict[str, Any]] = deque(maxlen=LOOKS)
         self._raised: dict[tuple[str, str], int] = {}
@@ -91,8 +92,8 @@ class Watching:
         """Those of every address; they stand before all others."""
         from edgekit_runtime.routes import field as told_later
 
-        wishes, tests = self.watch.wishes, self._selftests.results
-        made = ours.routes(self._counters, self._connections, self.families, tests, self.watch.triton)
+        wishes = self.watch.wishes
+        made = ours.routes(partial(self.measured, self.watch.triton))
         made.append(Route("GET", re.compile("/status"), "metrics", tell=self._status))
         made += told_later.routes(wishes.feedback, wishes.samples)
         if self.watch.page:
@@ -164,9 +165,6 @@ class Watching:
         if self._monitor is not None:
             self._monitor.keep(lanes)
 
-    def _open_lanes(self) -> list[Lane]:
-        return [lane for lane in self.service.lanes() if not lane.paused]
-
     def _changed(self, change: Change) -> None:
         self._know()
         level = logging.ERROR if change.what == "failed" else logging.INFO
@@ -209,12 +207,12 @@ class Watching:
             made += [] if part is None else part.families()
         return made
 
-    def measured(self) -> list[Family]:
+    def measured(self, triton: bool = False) -> list[Family]:
         """Everything, as /metrics tells it."""
         from edgekit_runtime import metrics
 
-        tests = self._selftests.results()
-        return metrics.families(self.service, self._counters, self._connections(), self.families(), selftests=tests)
+        tests, more = self._selftests.results(), self.families()
+        return metrics.families(self.service, self._counters, self._connections(), more, tests, triton)
 
     def _ask_machine(self) -> None:
         """Have the machine read again, in a thread: who asks is told what was read last."""
@@ -232,7 +230,8 @@ class Watching:
         """Now and then how far the counts were, so that a page that is opened can tell of the last minutes."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            self._looks.append(status.brief(self.status()))
+            counted = status.counted(dict(self._counters.counts), self._connections())
+            self._looks.append(status.brief(self.service.lanes(), counted, self._started_ms))
 
     async def _keep(self, folder: Path) -> None:
         assert self.watch.wishes.feedback is not None
@@ -256,7 +255,7 @@ class Watching:
         told = self.status()
         if request.query == "recent":
             told["recent"] = list(self._looks)
-        return Response(200, jsons.write(told), [(b"content-type", b"application/json"), FRESH])
+        return Response(200, jsons.write(told), HEADERS)
 
     def status(self) -> dict[str, Any]:
         """What the page and `top` show."""
@@ -286,6 +285,3 @@ class Watching:
         if monitor is not None and (shadow := monitor.shadow(lane)) is not None and shadow.state is not None:
             told["shadow"] = status.agreement(shadow.state)
         return told
-
-
-FRESH = (b"cache-control", b"no-store")
