@@ -1,5 +1,6 @@
 """What tests of several files share."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,16 @@ from tests.sshd import Server, serving
 
 settings.register_profile("edgekit", deadline=None)  # how long an example takes tells of the machine's load
 settings.load_profile("edgekit")
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """What a test set up of the runtime's logs (the command line does) ends with it."""
+    ours = logging.getLogger("edgekit_runtime")
+    level, handlers, propagate = ours.level, ours.handlers[:], ours.propagate
+    yield
+    ours.setLevel(level)
+    ours.handlers[:], ours.propagate = handlers, propagate
 
 
 @pytest.fixture(scope="module")
