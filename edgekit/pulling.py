@@ -104,7 +104,7 @@ def lines(found: Pulled) -> list[str]:
         return [f"{found.place} keeps {found.kept:,} samples, {size}; {found.new:,} of them are new or changed"]
     here = f"{found.out} holds {found.labelled:,} labelled and {found.unlabelled:,} unlabelled samples"
     first = f"{found.new:,} new of {found.kept:,} samples ({size}) at {found.place}; {here}"
-    odd = "they were kept for being odd: put them beside ordinary samples, and judge accuracy and drift by those"
+    odd = "most were kept for being odd: put them beside ordinary samples, and judge accuracy by those"
     return [first, *(f"  {command}" for command in found.commands), *([odd] if found.commands else [])]
 
 

@@ -144,6 +144,7 @@ def _carried(facts: Mapping[str, Any]) -> list[str]:
     """What a person asked for, or gave data for, and the bundle does not bring."""
     baseline, shadow = facts.get("baseline") or {}, facts.get("shadow") or {}
     found = [f"no baseline for drift: {baseline['why']}"] if baseline.get("why") and facts["data"]["evaluation"] else []
+    found += [f"the baseline for drift is of {baseline['of']}"] if baseline.get("of") else []
     missed = shadow.get("asked") and shadow["why"]
     return found + ([f"the float artifact is not carried: {missed}"] if missed else [])
 

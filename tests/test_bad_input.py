@@ -39,7 +39,10 @@ ORDERS = {
     "an unknown target": (("digits.onnx", "--target", "rpi55"), "did you mean"),
     "an unknown format": (("digits.onnx", "--target", TARGET, "--format", "onx"), "did you mean 'onnx'"),
     "an unknown precision": (("digits.onnx", "--target", TARGET, "--precision", "int9"), "did you mean 'int8'"),
-    "an unknown metric": (("digits.onnx", "--target", TARGET, "--data", "digits.npz", "--metric", "top3"), "no metric"),
+    "an unknown metric": (
+        ("digits.onnx", "--target", TARGET, "--precision", "float32", "--data", "digits.npz", "--metric", "top3"),
+        "no metric",
+    ),
     "no target": (("digits.onnx",), "no target"),
     "no model": ((), "no model"),
     "a model that is not there": (("no.onnx", "--target", TARGET), "no model at"),

@@ -103,6 +103,48 @@ def test_a_model_of_a_fixed_batch_of_one_has_a_baseline_of_every_sample(shelf: P
     assert json.loads((desk / "b" / "baseline.json").read_bytes()) == to_json(recorder.baseline())
 
 
+def pulled(folder: Path, at_random: int) -> Array:
+    """An archive as `edgekit pull-samples` leaves it, of samples of which so many were kept at random; those."""
+    x = apart(folder)
+    (folder / "pulled" / "labelled").mkdir(parents=True)
+    (folder / "evaluation.npz").rename(folder / "pulled" / "labelled" / "tensors.npz")
+    file = "labelled/tensors.npz"
+    whys = [["confidence", "random"] if row % 3 == 0 and row < 3 * at_random else ["drift"] for row in range(len(x))]
+    rows = [{"file": file, "row": row, "why": why} for row, why in enumerate(whys)]
+    rows += [{"file": f"un{file}", "row": row, "why": ["random"]} for row in range(len(x))]
+    (folder / "pulled" / "samples.json").write_text(json.dumps({"samples": rows}))
+    order = np.random.default_rng(0).permutation(len(x))
+    return x[np.array([row for row in order if "random" in whys[row]], int)]
+
+
+@pytest.mark.parametrize("form", ["onnx", pytest.param("tflite", marks=pytest.mark.slow)])
+def test_of_pulled_samples_those_that_were_kept_at_random_make_the_baseline(shelf: Path, desk: Path, form: str) -> None:
+    x = pulled(desk, 50)
+    words = ("--data", "pulled/labelled/tensors.npz", "--calibration", "calibration.npz", "--format", form)
+    facts = build(shelf, *words, "--out", "b", "--json").json()[0]
+    bundle = open_bundle(desk / "b")
+    assert len(x) == facts["baseline"]["n"] == 50
+    assert facts["baseline"]["of"] == "the 50 of these 600 samples that a device kept at random"
+    assert json.loads((desk / "b" / "baseline.json").read_bytes()) == by_hand(bundle, x)
+
+
+def test_of_pulled_samples_that_are_all_odd_there_is_no_baseline(shelf: Path, desk: Path) -> None:
+    pulled(desk, 0)
+    words = (
+        "--data",
+        "pulled/labelled/tensors.npz",
+        "--calibration",
+        "calibration.npz",
+        "--format",
+        "onnx",
+        "--name",
+        "odd",
+    )
+    facts = build(shelf, *words, "--out", "b", "--json").json()[0]
+    assert "kept these samples for being odd" in facts["baseline"]["why"]
+    assert open_bundle(desk / "b").manifest.baseline is None
+
+
 @pytest.mark.slow
 def test_without_data_there_is_no_baseline_and_it_is_said(shelf: Path, desk: Path) -> None:
     facts = build(shelf, "--format", "onnx", "--out", "b", "--json").json()[0]

@@ -53,7 +53,7 @@ def test_right_answers_are_counted(
 def test_a_load_of_seconds_ends_after_them(bare: Started, model: ServedModel, tmp_path: Path) -> None:
     request = wire.FORMS["binary"].request("model", model.input, model.x)
     told = run(Load(bare.at["binary"], *prepared(tmp_path, "x", bare.at["binary"], request), 2, 0.2))
-    assert 0.2 <= told.seconds < 1
+    assert 0.2 <= told.seconds < 20
     assert told.rate == told.requests / told.seconds
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ def test_int8_is_built_proven_and_replayed(shelf: Path, desk: Path) -> None:
     assert "top1" in done.out
 
 
+@pytest.mark.slow
 def test_the_bundle_carries_its_report_for_people_and_machines(shelf: Path, desk: Path) -> None:
     build(shelf, "--data", shelf / "digits.npz", "--format", "onnx", "--max-drop", "2pt")
     page = (desk / f"digits-{TARGET}.edgekit" / "report.html").read_text()
@@ -54,6 +56,23 @@ def test_json_says_what_the_table_says(shelf: Path, desk: Path) -> None:
     assert facts["verdict"] == "unbudgeted"
     assert facts["candidates"][0]["quality"]["n"] == facts["data"]["evaluation"]["n"]
     assert facts["bundle"].endswith(".edgekit")
+
+
+@pytest.mark.slow
+def test_a_bundle_says_when_it_was_built_and_a_copy_of_it_the_same(
+    shelf: Path, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def built(epoch: str) -> str:
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+        assert build(shelf, "--format", "onnx").code == 0
+        return str(open_bundle(desk / f"digits-{TARGET}.edgekit").manifest.provenance["built"])
+
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    before = datetime.now(UTC).replace(microsecond=0)
+    first = built("")
+    assert before <= datetime.fromisoformat(first) <= datetime.now(UTC)
+    assert built("1700000000") == "2023-11-14T22:13:20Z", "what was kept was made at another time"
+    assert built("") == first
 
 
 @pytest.mark.slow

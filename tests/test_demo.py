@@ -7,8 +7,9 @@ import pytest
 
 from tests.matrix import README
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_the_demo_shows_three_int8_bundles_that_know_the_cat() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "examples.demo"], cwd=README.parent, capture_output=True, text=True, timeout=1500

@@ -233,11 +233,11 @@ def test_the_same_files_otherwise_preprocessed_are_other_samples(tmp_path: Path)
 def test_a_build_with_another_vocabulary_is_another_build(tmp_path: Path) -> None:
     cache, table = Cache(tmp_path / "cache"), {**TEXT, "vocab": str(write_vocab(tmp_path))}
     order = Order(Origin(str(reading(tmp_path / "m.onnx"))), ("x86-64-v4",), preprocess=table)
-    before = basis_of(order, cache)
+    before = basis_of(order, cache, None)
     assert before is not None
-    assert basis_of(order, cache) == before
+    assert basis_of(order, cache, None) == before
     (tmp_path / "vocab.txt").write_text("\n".join(reversed(VOCAB)))
-    assert basis_of(order, cache) != before
+    assert basis_of(order, cache, None) != before
 
 
 def test_a_vocabulary_is_found_beside_the_file_that_names_it(tmp_path: Path) -> None:

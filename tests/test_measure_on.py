@@ -12,6 +12,8 @@ from tests import tiny
 from tests.commands import edgekit
 from tests.sshd import Server, programs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def desk(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -28,7 +30,6 @@ def desk(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-@pytest.mark.slow
 def test_a_build_is_scored_and_timed_on_the_device(desk: Path, server: Server) -> None:
     url = server.url(sys.executable)
     done = edgekit(
@@ -46,7 +47,6 @@ def test_a_build_is_scored_and_timed_on_the_device(desk: Path, server: Server) -
     assert json.loads((desk / "b" / "report.json").read_text())["candidates"]
 
 
-@pytest.mark.slow
 def test_a_latency_that_the_device_does_not_reach_is_missed(desk: Path, server: Server) -> None:
     done = edgekit(
         "build", "digits.onnx", "--target", "rpi5", "--format", "onnx", "--data", "digits.npz", "--smaller",
@@ -57,7 +57,6 @@ def test_a_latency_that_the_device_does_not_reach_is_missed(desk: Path, server: 
     assert "--max-latency" in done.error()
 
 
-@pytest.mark.slow
 def test_a_device_that_is_not_there_is_told(desk: Path) -> None:
     done = edgekit(
         "build", "digits.onnx", "--target", "rpi5", "--format", "onnx", "--data", "digits.npz",

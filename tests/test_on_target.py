@@ -14,6 +14,8 @@ from edgekit.places.roots import home
 from tests import tiny, zoo
 from tests.commands import Done, edgekit
 
+pytestmark = pytest.mark.slow
+
 PROFILE = Path(__file__).parents[1] / "targets" / "x86-64-v3.toml"
 
 
@@ -54,7 +56,6 @@ def unwarned(desk: Path) -> Path:
     return desk / "mine.toml"
 
 
-@pytest.mark.slow
 def test_what_avx2_loses_is_caught_and_avoided(desk: Path) -> None:
     """The same 8-bit file answers worse on Haswell than here; the one with 7-bit weights answers there as here."""
     fetched("Haswell")
@@ -84,7 +85,6 @@ def test_what_avx2_loses_is_caught_and_avoided(desk: Path) -> None:
     assert open_bundle(desk / "b").manifest.evidence["scored_on"] == chosen["scored_on"]
 
 
-@pytest.mark.slow
 def test_a_raspberry_pi_4_is_scored_on_its_own_core(desk: Path) -> None:
     fetched("cortex-a72")
     done = efficientnet(desk, "--target", "rpi4", "--format", "tflite", "--max-drop", "10%")
@@ -97,7 +97,6 @@ def test_a_raspberry_pi_4_is_scored_on_its_own_core(desk: Path) -> None:
     assert "cortex-a72" in (desk / "b" / "report.html").read_text()
 
 
-@pytest.mark.slow
 def test_the_emulators_are_found_whatever_cache_keeps_the_steps(desk: Path) -> None:
     fetched("cortex-a72")
     model, data = tiny.write_model(desk), tiny.write_digits(desk)
@@ -107,7 +106,6 @@ def test_the_emulators_are_found_whatever_cache_keeps_the_steps(desk: Path) -> N
     assert [one["where"] for one in open_bundle(desk / "b").manifest.evidence["scored_on"]] == ["cortex-a72, emulated"]
 
 
-@pytest.mark.slow
 def test_without_an_emulator_the_evidence_says_so_and_how_to_get_it(
     desk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

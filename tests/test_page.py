@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from edgekit_runtime.answer import top
 from edgekit_runtime.bundle import MANIFEST, describe
+from edgekit_runtime.drift.words import words
 from edgekit_runtime.preprocess import apply, parse_preprocess
 from edgekit_runtime.routes.page import FOLDER, wants_page
 from edgekit_runtime.served import Served
@@ -118,6 +119,11 @@ def ask(server: Live, x: Any) -> None:
     assert server.ask("/v2/models/tiny/infer", json.dumps({"inputs": [tensor]}).encode())[0] == 200
 
 
+def said(page: Page, selector: str) -> str:
+    """What an element says, whether or not a line may be broken there."""
+    return page.text(selector).replace("\xa0", " ")
+
+
 def served(kind: str, labels: tuple[str, ...], **more: Any) -> Service:
     """A model that takes sounds or texts, and knows the first of its labels."""
     wanted = parse_preprocess({"kind": kind, "input": "x", **more})
@@ -133,7 +139,7 @@ def test_it_says_what_is_running_and_what_was_proven(browse: Open, server: Live)
     assert page.text("#model-name") == "tiny"
     assert page.text("#model-version") == "Version 1"
     assert "onnx" in page.text("#model-facts")
-    assert "91.0 % (95 % interval 83.8 % to 95.2 %) on 100 samples" in page.text("#evidence")
+    assert "top-1 91.0 % (95 % interval 83.8 to 95.2 %, n = 100)" in said(page, "#evidence")
     assert "GB" in page.text("#machine-tiles")
     assert page.troubles() == []
 
@@ -210,6 +216,130 @@ def test_a_drift_alarm_appears(browse: Open, server: Live) -> None:
     assert "Shifted" in page.text("#features")
     assert page.get("document.title").startswith("ALARM")
     assert page.troubles() == []
+
+
+def feature(name: str, ks: float, alarm: bool = False, limit: float = 0.3) -> dict[str, Any]:
+    return {"name": name, "words": words(name), "psi": ks, "ks": ks, "limit": limit, "alarm": alarm, "edges": [0.1],
+            "labels": [], "baseline": [0.5, 0.5], "now": [0.5, 0.5], "n": 100}  # fmt: skip
+
+
+def drifted(status: dict[str, Any], *features: dict[str, Any]) -> None:
+    alarm = any(one["alarm"] for one in features)
+    status["models"][0]["drift"] = {"alarm": alarm, "since_ms": None, "n": 700, "features": list(features)}
+
+
+@pytest.mark.parametrize(
+    ("why", "told"), [("no baseline", "holds no record of what"), ("switched off", "started with --no-drift")]
+)
+def test_a_model_whose_drift_nobody_watches_is_not_all_well(
+    browse: Open, server: Live, alter: Alter, why: str, told: str
+) -> None:
+    alter(lambda status: status["models"][0].update(drift=None, unwatched=why))
+    page = browse(server.at["http"] + "/")
+    page.wait(READY)
+    assert page.text("#headline") == "tiny: running; drift is not watched"
+    assert page.get("document.querySelector('#top').dataset.state") == "open"
+    good, border = page.get(
+        "(s => [s(document.documentElement).getPropertyValue('--good').trim(),"
+        " s(document.querySelector('#top')).getPropertyValue('--state').trim()])(getComputedStyle)"
+    )
+    assert good != border
+    assert told in page.text("#troubles")
+    assert told in page.text("#drift-said")
+    assert not page.get("document.querySelector('#features').checkVisibility()")
+    assert page.troubles() == []
+
+
+def test_a_bundle_without_a_baseline_is_not_all_well(browse: Open, tmp_path: Path) -> None:
+    with live(open_service([make_bundle(tmp_path / "tiny")])) as server:
+        page = browse(server.at["http"] + "/")
+        page.wait(READY)
+        assert page.text("#headline") == "tiny: running; drift is not watched"
+        assert "A build with --data records it" in page.text("#drift-said")
+
+
+def test_where_one_of_several_is_not_watched_it_is_named(browse: Open, server: Live, alter: Alter) -> None:
+    more = {"name": "other", "drift": None, "unwatched": "no baseline"}
+    alter(lambda status: status.update(models=[*status["models"], status["models"][0] | more]))
+    page = browse(server.at["http"] + "/")
+    page.wait(READY)
+    assert page.text("#headline") == "2 models: running; drift is not watched of other"
+    assert page.get("document.querySelectorAll('#models-rows tr')[1].lastChild.textContent") == "not watched"
+
+
+def test_what_shifted_stands_first_and_what_says_least_last(browse: Open, server: Live, alter: Alter) -> None:
+    quiet = [feature(name, 0.05) for name in ("not_finite", "contrast", "class", "confidence")]
+    loud = [feature("brightness", 0.25), feature("dark", 0.2, alarm=True), feature("sharpness", 0.7, alarm=True)]
+    alter(lambda status: drifted(status, *quiet, *loud))
+    page = browse(server.at["http"] + "/")
+    page.wait(READY)
+    heads = page.get("[...document.querySelectorAll('#features h3 span:first-child')].map(s => s.textContent)")
+    names = ("sharpness", "dark", "brightness", "class", "confidence", "contrast", "not_finite")
+    assert heads == [words(name) for name in names]
+    assert "out of focus" in page.text("#features li")
+    assert "ahead of the second" in page.text("#features")
+    assert "KS" not in page.text("#features")
+    assert "Kolmogorov-Smirnov" in page.text("#drift-table")
+
+
+def test_what_is_back_below_its_limit_is_not_said_to_be_shifted(browse: Open, server: Live, alter: Alter) -> None:
+    alter(lambda status: drifted(status, feature("sharpness", 0.2, alarm=True), feature("dark", 0.1)))
+    page = browse(server.at["http"] + "/")
+    page.wait(READY)
+    first = "#features li:first-child"
+    assert page.text(f"{first} .tag") == "Coming back"
+    assert page.get(f"document.querySelector('{first}').dataset.state") == "watch"
+    assert "Was shifted; now 20 % apart, below the alarm at 30 %" in said(page, first)
+    assert "sharpness of the image was shifted, coming back" in page.text("#drift-said")
+    assert "sharpness of the image was shifted, coming back" in page.text("#troubles")
+    assert "Shifted" not in page.text("#features")
+    assert page.get("document.querySelector('#top').dataset.state") == "alarm", "the alarm still stands"
+
+
+def test_before_anything_came_no_feature_is_said_to_be_as_built(browse: Open, server: Live, alter: Alter) -> None:
+    alter(lambda status: drifted(status, feature("sharpness", 0) | {"now": [0, 0], "n": 0}))
+    page = browse(server.at["http"] + "/")
+    page.wait(READY)
+    assert page.text("#features .tag") == "No samples yet"
+
+
+FIELD = {"n": 240, "accuracy": 0.909, "low": 0.8812, "high": 0.9341}
+
+
+def test_the_builds_accuracy_stands_beside_that_of_the_field(browse: Open, server: Live, alter: Alter) -> None:
+    found = {**FIELD, "built": {"value": 0.91, "n": 100}}
+    alter(lambda status: status["models"][0].update(quality=found))
+    page = browse(server.at["http"] + "/")
+    page.wait(READY)
+    told = said(page, "#quality-said")
+    assert "In the field 90.9 % (95 % interval 88.1 to 93.4 %, n = 240 answers whose true label came back)" in told
+    assert "At the build 91.0 % (95 % interval 83.8 to 95.2 %, n = 100)" in told
+    assert "Share of right answers, on an axis from 80 % to 100 %" in told
+    assert page.get("[...document.querySelectorAll('.ranges > span')].map(s => s.textContent)") == [
+        "In the field", "At the build",
+    ]  # fmt: skip
+    assert page.get("document.querySelectorAll('.whiskers').length") == 2
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [("cosine", "cosine similarity 0.978 (95 % interval 0.976 to 0.98, n = 144)"),
+     ("agreement", "share of same answers 97.8 % (95 % interval 97.6 to 98.0 %, n = 144)"),
+     ("top5", "top-5 accuracy 97.8 % (95 % interval 93.9 to 99.2 %, n = 144)"),
+     ("mine:score", "mine:score 0.978 (n = 144)")],
+)  # fmt: skip
+def test_what_the_build_measured_otherwise_is_not_held_against_labels(
+    browse: Open, server: Live, alter: Alter, metric: str, told: str
+) -> None:
+    evidence = {"metric": metric, "value": 0.978, "reference": 1, "drop": 0.022, "low": 0.02, "high": 0.024, "n": 144}
+    found = {**FIELD, "built": None}
+    alter(lambda status: status["models"][0].update(quality=found, evidence=evidence))
+    page = browse(server.at["http"] + "/")
+    page.wait(READY)
+    assert f"The build measured {told}, which cannot be compared with labels." in said(page, "#quality-said")
+    assert told in said(page, "#evidence")
+    assert page.get("document.querySelectorAll('.whiskers').length") == 1
+    assert "At the build" not in said(page, "#quality-said")
 
 
 def test_everything_is_reached_with_the_keyboard(browse: Open, server: Live, alter: Alter) -> None:
@@ -435,6 +565,41 @@ def test_a_token_is_the_password(browse: Open, tiny: Path, tmp_path: Path) -> No
         assert server.counted("edgekit_http_requests_total", "401") == asked, "it asks again by itself"
         page.get("document.querySelector('#troubles button').click()")
         page.wait("document.querySelector('#headline').textContent === 'tiny: all is well'")
+
+
+def test_a_token_that_is_not_enough_is_asked_for_again(browse: Open, tiny: Path, tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    scopes = (["infer"], ["metrics"], ["metrics", "infer"])
+    less, looks, both = (add_token(file, f"t{n}", some) for n, some in enumerate(scopes))
+    with live(open_service([tiny]), guard=Guard(Tokens(file))) as server:
+        page = browse("about:blank")
+        with typing(page, less, looks):
+            page.get(f"void setTimeout(() => location.href = {json.dumps(server.at['http'] + '/')})")
+        page.wait(f"{READY} && document.querySelector('#headline').textContent === 'tiny: all is well'")
+        with typing(page, both):
+            page.upload("#file", photo(tmp_path / "one.png"))
+        page.wait("document.querySelector('#answer .best')")
+
+
+@contextlib.contextmanager
+def typing(page: Page, *secrets: str) -> Iterator[None]:
+    """Type one after the other whenever the browser asks its user for a password; it has to ask for each."""
+    page.call("Fetch.enable", handleAuthRequests=True)
+    yield
+    left, end = list(secrets), time.monotonic() + 20
+    while left:
+        assert time.monotonic() < end, f"the browser did not ask for {len(left)} of {len(secrets)}"
+        page.browser.listen(0.05)
+        asked = [one for one in page.browser.told if one["method"].startswith("Fetch.")]
+        page.browser.told[:] = [one for one in page.browser.told if one not in asked]
+        for one in asked:
+            id = one["params"]["requestId"]
+            if one["method"] == "Fetch.requestPaused":
+                page.call("Fetch.continueRequest", requestId=id)
+            elif left:
+                answer = {"response": "ProvideCredentials", "username": "me", "password": left.pop(0)}
+                page.call("Fetch.continueWithAuth", requestId=id, authChallengeResponse=answer)
+    page.call("Fetch.disable")
 
 
 def test_a_program_gets_what_it_always_got(server: Live) -> None:

@@ -87,6 +87,7 @@ def test_an_engine_without_times_is_told_of_by_counts() -> None:
     assert reason("int8", even, real, VNNI) == "21 of 21 operators compute in integers; none stands out"
 
 
+@pytest.mark.slow
 def test_a_real_file_is_told_of_in_one_line(tmp_path: Path) -> None:
     source = small.hard_swish_net(tmp_path / "a.onnx")
     feeds = next(small.samples(source, 1))

@@ -22,6 +22,8 @@ from tests.clients.serving import rss
 from tests.matrix import README
 from tests.runtime.bundles import make_bundle, some, truth
 
+pytestmark = pytest.mark.slow
+
 ROOT = README.parent
 ASKED = {"edgekit-runtime", "numpy", "onnxruntime", "httptools", "orjson"}
 """What `[onnx,http]` says that it brings; the engine brings what it needs itself."""
@@ -102,7 +104,6 @@ def imported(python: Path, code: str) -> set[str]:
     return set(done.stderr.split())
 
 
-@pytest.mark.slow
 def test_the_wheels_carry_targets_templates_locks_and_what_is_shown_and_sent_on(wheels: dict[str, Path]) -> None:
     held = {name: set(zipfile.ZipFile(path).namelist()) for name, path in wheels.items()}
     assert held.keys() == {"edgekit_toolchain", "edgekit_runtime"}
@@ -123,7 +124,6 @@ def test_the_wheels_carry_targets_templates_locks_and_what_is_shown_and_sent_on(
     assert not any(name.startswith(("tests/", "examples/")) for names in held.values() for name in names)
 
 
-@pytest.mark.slow
 def test_the_device_installs_what_was_asked_for_and_at_most_15_mb_beside_engine_and_numpy(fresh: Path) -> None:
     done = subprocess.run([fresh, "-I", "-c", LIST], check=True, capture_output=True, text=True)
     found = json.loads(done.stdout)
@@ -136,7 +136,6 @@ def test_the_device_installs_what_was_asked_for_and_at_most_15_mb_beside_engine_
     assert 100_000 < sum(beside.values()) <= 15e6, beside
 
 
-@pytest.mark.slow
 def test_help_and_the_package_itself_import_nothing_heavy(fresh: Path) -> None:
     assert not imported(fresh, "import edgekit_runtime") & {"numpy", "argparse", *HEAVY}
     for words in ("--help", "serve --help"):
@@ -144,7 +143,6 @@ def test_help_and_the_package_itself_import_nothing_heavy(fresh: Path) -> None:
         assert not imported(fresh, code) & HEAVY
 
 
-@pytest.mark.slow
 def test_a_server_without_models_is_within_25_mb_of_numpy(fresh: Path, tmp_path: Path) -> None:
     code = "import numpy, sys; sys.stdout.write('.'); sys.stdout.flush(); sys.stdin.read()"
     with subprocess.Popen([fresh, "-I", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -159,7 +157,6 @@ def test_a_server_without_models_is_within_25_mb_of_numpy(fresh: Path, tmp_path:
         assert rss(pid) - numpy_alone <= 25
 
 
-@pytest.mark.slow
 def test_the_installed_wheel_serves_tensors_and_says_what_photos_need(fresh: Path, bundle: Path) -> None:
     x = some(2)
     tensor = {"name": "x", "shape": list(x.shape), "datatype": "FP32", "data": x.ravel().tolist()}
@@ -173,7 +170,6 @@ def test_the_installed_wheel_serves_tensors_and_says_what_photos_need(fresh: Pat
         assert "[image]" in answer["hint"]
 
 
-@pytest.mark.slow
 def test_grpc_is_an_extra_and_its_absence_says_so(fresh: Path, wheels: dict[str, Path], bundle: Path) -> None:
     command = [fresh, "-I", "-m", "edgekit_runtime", "serve", bundle, "--port", "0", "--grpc-port", "0"]
     refused = subprocess.run(command, capture_output=True, text=True, timeout=60)

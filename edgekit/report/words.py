@@ -213,7 +213,8 @@ def carried(facts: Facts) -> list[str]:
     if baseline.get("why"):
         lines.append(f"Drift: no baseline, since {baseline['why']}.")
     elif baseline:
-        of = f"{len(listed(baseline.get('features')))} features of {count(baseline.get('n'))} evaluation samples"
+        which = baseline.get("of") or f"{count(baseline.get('n'))} evaluation samples"
+        of = f"{len(listed(baseline.get('features')))} features of {which}"
         size = bytes_words(baseline.get("bytes"))
         lines.append(f"Drift: {of} ({size}) are the baseline that the device holds its own against.")
     if shadow.get("why"):

@@ -1,6 +1,7 @@
 """True labels that are told later, by the id of the request: how often a model is right in the field.
 
-Refuses an id that is not known or too long ago, and a label that the model does not have.
+Refuses an id that is not known or too long ago, a label that the model does not have, and more or fewer labels than
+the request had rows.
 
 The interval is Wilson's score interval: E. B. Wilson, "Probable inference, the law of succession, and statistical
 inference", Journal of the American Statistical Association 22 (1927) 209-212. It holds for few samples and for shares
@@ -16,19 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.errors import BadRequest, NotFound
+from edgekit_runtime.errors import NotFound
 from edgekit_runtime.families import Family, Sample
+from edgekit_runtime.told_labels import read_label, uneven
 
 log = logging.getLogger("edgekit_runtime.feedback")
 
 WINDOW = 1_000
-"""Over how many judged requests the accuracy rolls."""
+"""Over how many judged answers the accuracy rolls."""
 TAIL = 2_000
-"""Of how many requests the answers outlive a restart."""
+"""How many answers outlive a restart."""
 MOST_PAIRS = 64
-LONGEST_ID, LONGEST_LABEL = 256, 200
-NAMED = 20
-"""Labels that a refusal names."""
+LONGEST_ID = 256
 FILE = "feedback.json"
 MOST_FILE = 16 * 2**20
 Z = 1.959963984540054
@@ -36,13 +36,14 @@ Z = 1.959963984540054
 
 Pair = tuple[str, str]
 """A model's name and version."""
-Entry = tuple[str, str, str, int]
-"""Model, version, answer, and which judgement was passed on it: 0 for none yet."""
+Entry = tuple[str, str, tuple[str, ...], int]
+"""Model, version, the answer of each row, and the number of the judgement that was passed on the first: 0 for none
+yet. The other rows have the numbers after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Of `n` judged requests the share `accuracy` was right; the true share is from `low` to `high`, at 95 %."""
+    """Of `n` judged answers the share `accuracy` was right; the true share is from `low` to `high`, at 95 %."""
 
     n: int
     accuracy: float
@@ -88,10 +89,10 @@ def quality(right: int, n: int) -> Quality | None:
 
 
 class Feedback:
-    """Answers by id, and judgements on them. All methods but `save` belong to the event loop."""
+    """Answers by id, at most `capacity` of them, and judgements on them. All methods belong to the event loop."""
 
     def __init__(self, capacity: int = 20_000) -> None:
-        self._capacity = capacity
+        self._capacity, self._held = capacity, 0
         self._ring: OrderedDict[str, Entry] = OrderedDict()
         self._windows: OrderedDict[Pair, OrderedDict[int, bool]] = OrderedDict()
         self._labels: OrderedDict[Pair, tuple[str, ...]] = OrderedDict()
@@ -105,36 +106,43 @@ class Feedback:
         if len(self._labels) > MOST_PAIRS:
             self._labels.popitem(last=False)
 
-    def remember(self, id: str, model: str, version: str, answer: str) -> None:
-        """Note what was answered to a request. Of requests with one id the newest counts."""
+    def remember(self, id: str, model: str, version: str, *answers: str) -> None:
+        """Note what was answered to each row of a request. Of requests with one id the newest counts."""
         ring = self._ring
         if id in ring:
+            self._held -= len(ring[id][2])
             ring.move_to_end(id)
         elif len(id) > LONGEST_ID:
             return
-        ring[id] = (model, version, answer, 0)
-        if len(ring) > self._capacity:
-            ring.popitem(False)
+        ring[id] = (model, version, answers, 0)
+        self._held += len(answers)
+        while self._held > self._capacity:
+            self._held -= len(ring.popitem(False)[1][2])
 
     def tell(self, id: str, label: str | int, model: str | None = None) -> Judged:
-        """Judge what was answered to a request. Told again, the last word counts, once.
+        """Judge what was answered to a request of one row: `tell_rows` of one label."""
+        return self.tell_rows(id, (label,), model)[0]
+
+    def tell_rows(self, id: str, labels: Sequence[str | int], model: str | None = None) -> tuple[Judged, ...]:
+        """Judge what was answered to each row of a request. Told again, the last word counts, once.
 
         Raises:
             NotFound: there is no such request, or it is too long ago.
-            BadRequest: the model has no such label.
+            BadRequest: the model has no such label, or the request another number of rows; then none is judged.
         """
         found = self._ring.get(id)
         if found is None or model not in (None, found[0]):
             raise NotFound("no such request, or too long ago", hint=f"the last {self._capacity} answers are remembered")
-        name, version, answer, serial = found
-        word, index = _label(label, self._labels.get((name, version), ()))
-        judged = Judged(id, name, version, answer, word, word == answer, index)
-        if not serial:
-            self._serial = serial = self._serial + 1
-            self._ring[id] = name, version, answer, serial
-            self._first((name, version), serial, judged.right)
-        elif serial in self._window(name, version):
-            self._windows[name, version][serial] = judged.right
+        name, version, answers, _ = found
+        if len(labels) != len(answers):
+            raise uneven(len(labels), len(answers))
+        known = self._labels.get((name, version), ())
+        said = [read_label(label, known) for label in labels]
+        judged = tuple(
+            Judged(id, name, version, answer, word, word == answer, index)
+            for answer, (word, index) in zip(answers, said, strict=True)
+        )
+        self._pass(id, found, judged)
         return judged
 
     def quality(self, model: str, version: str) -> Quality | None:
@@ -149,28 +157,50 @@ class Feedback:
             for (pair, right), count in self._totals.items()
         )
         found = [(pair, one) for pair in self._windows if (one := self.quality(*pair)) is not None]
-        span = f"of the last {WINDOW} judged requests at most"
+        span = f"of the last {WINDOW} judged answers at most"
         return [
-            Family("edgekit_feedback_total", "counter", "Requests judged, as they were judged first.", totals),
+            Family("edgekit_feedback_total", "counter", "Answers judged, as they were judged first.", totals),
             _gauge("edgekit_quality_accuracy", f"Share of right answers, {span}.", [(p, q.accuracy) for p, q in found]),
             _gauge("edgekit_quality_accuracy_low", "Lower end of its 95 % interval.", [(p, q.low) for p, q in found]),
             _gauge("edgekit_quality_accuracy_high", "Upper end of its 95 % interval.", [(p, q.high) for p, q in found]),
-            _gauge("edgekit_quality_samples", "Judged requests in it.", [(p, q.n) for p, q in found]),
+            _gauge("edgekit_quality_samples", "Judged answers in it.", [(p, q.n) for p, q in found]),
         ]
 
     def state(self) -> State:
         """What is to outlive a restart, for `save`. Takes well below a millisecond."""
-        newest = [(id, self._ring[id]) for id, _ in zip(reversed(self._ring), range(TAIL), strict=False)]
+        newest, left = [], TAIL
+        for id in reversed(self._ring):
+            entry = self._ring[id]
+            left -= len(entry[2])
+            if left < 0:
+                break
+            newest.append((id, entry))
         windows = tuple((pair, tuple(window.items())) for pair, window in self._windows.items())
         return State(self._serial, tuple(reversed(newest)), windows)
 
     def restore(self, state: State) -> None:
         """Take up what `load` gave."""
         self._serial = state.serial
-        for id, entry in state.ring[-self._capacity :]:
-            self._ring[id] = entry
+        for id, (model, version, answers, serial) in state.ring:
+            self.remember(id, model, version, *answers)
+            if id in self._ring:
+                self._ring[id] = model, version, answers, serial
         for pair, judged in state.windows[-MOST_PAIRS:]:
             self._windows[pair] = OrderedDict(judged[-WINDOW:])
+
+    def _pass(self, id: str, entry: Entry, judged: Sequence[Judged]) -> None:
+        """Count the judgements, or put them in place of those before, as far as these still count."""
+        name, version, answers, serial = entry
+        if not serial:
+            first, self._serial = self._serial + 1, self._serial + len(judged)
+            self._ring[id] = name, version, answers, first
+            for number, one in enumerate(judged, first):
+                self._first((name, version), number, one.right)
+            return
+        window = self._windows.get((name, version)) or OrderedDict()
+        for number, one in enumerate(judged, serial):
+            if number in window:
+                window[number] = one.right
 
     def _window(self, model: str, version: str) -> Mapping[int, bool]:
         return self._windows.get((model, version)) or {}
@@ -227,12 +257,13 @@ def _state(raw: Any) -> State:
     """Raises ValueError, KeyError or TypeError."""
     if raw["schema"] != 1:
         raise ValueError("another schema")
-    ring = tuple((_word(id), (_word(m), _word(v), _word(a), int(s))) for id, (m, v, a, s) in raw["ring"])
+    ring = tuple((_word(id), (_word(m), _word(v), _answers(a), int(s))) for id, (m, v, a, s) in raw["ring"])
     windows = tuple(
         ((_word(model), _word(version)), tuple((int(serial), bool(right)) for serial, right in judged))
         for (model, version), judged in raw["windows"]
     )
-    known = [serial for _, judged in windows for serial, _ in judged] + [entry[3] for _, entry in ring]
+    known = [serial for _, judged in windows for serial, _ in judged]
+    known += [serial + len(answers) - 1 for _, (_, _, answers, serial) in ring]
     return State(max([int(raw["serial"]), *known]), ring, windows)
 
 
@@ -242,32 +273,13 @@ def _word(raw: Any) -> str:
     return raw
 
 
-def _label(label: str | int, known: Sequence[str]) -> tuple[str, int | None]:
-    """The word and the class of a label that was told: by its word, or by its number."""
-    if isinstance(label, str) and label in known:
-        return label, known.index(label)
-    number = _number(label)
-    if known:
-        if number is not None and 0 <= number < len(known):
-            return known[number], number
-        more = f" and {len(known) - NAMED} more" if len(known) > NAMED else ""
-        named = ", ".join(word[:40] for word in known[:NAMED])
-        raise BadRequest("the model has no such label", hint=f"say one of {named}{more}, or its number from 0")
-    if number is not None and not 0 <= number < 10**9:
-        raise BadRequest("no such class", hint="number the classes from 0")
-    word = str(label)
-    if not word or len(word) > LONGEST_LABEL or not word.isprintable():
-        raise BadRequest(
-            f"a label is a line of at most {LONGEST_LABEL} characters", hint="say the label, or its number"
-        )
-    return word if number is None else str(number), number
-
-
-def _number(label: str | int) -> int | None:
-    """The class that a label names by its number; None where it is a word."""
-    if isinstance(label, int):
-        return label
-    return int(label) if label.isascii() and label.isdigit() and len(label) < 10 else None
+def _answers(raw: Any) -> tuple[str, ...]:
+    """Of each row; an older runtime wrote the word alone, for the only one."""
+    if isinstance(raw, str):
+        return (raw,)
+    if not isinstance(raw, list) or not raw:
+        raise TypeError("no answers")
+    return tuple(map(_word, raw))
 
 
 def _labelled(pair: Pair) -> tuple[tuple[str, str], ...]:

@@ -6,7 +6,9 @@ address that another server has."""
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -29,7 +31,8 @@ from edgekit_runtime.errors import (
 from edgekit_runtime.inferring import HEAVY
 from edgekit_runtime.limits import Limits
 from edgekit_runtime.messages import read
-from edgekit_runtime.rpc import MODULES, Context, Method, health
+from edgekit_runtime.protocols.asking import PLAIN_ID, REQUEST_ID, request_id
+from edgekit_runtime.rpc import MODULES, UNTRACED, Context, Method, Timed, health
 from edgekit_runtime.service import Service
 from edgekit_runtime.threads import in_thread
 from edgekit_runtime.tls import Pem
@@ -52,8 +55,8 @@ STATUSES: dict[type[EdgeKitError], str] = {
     Busy: "UNAVAILABLE",
     Late: "DEADLINE_EXCEEDED",
 }
-INFERENCES = {"ModelInfer", "Predict", "Classify", "Regress"}
-"""The methods that are traced, where anything is."""
+INFERENCES = {"ModelInfer", "ModelStreamInfer", "Predict", "Classify", "Regress"}
+"""The methods whose requests are traced, where anything is."""
 WATCHERS = 64
 """Calls at once that are open to anybody and have no end."""
 STREAMS = 128
@@ -131,27 +134,24 @@ class _Desk:
         assert answer is not None
 
         async def call(coming: AsyncIterator[bytes], context: Any) -> bytes:
-            size, status = 0, "INTERNAL"
-            begun = self._begun(method, context)
+            size = 0
             try:
-                known = self._admit(method, context, begun)
-                data = await self._first(coming)
-                if self._held + len(data) > self.limits.buffered:
-                    raise Busy("too many bytes are under way", "try again in a second")
-                size = len(data)
-                self._held += size
-                reply = await answer(self.service, await self._read(kind, data), known)
-                packed: bytes = reply.SerializeToString()
-                status = "OK"
+                metadata = _metadata(context)
+                with self._traced(method, metadata) as timed:
+                    known = self._admit(method, context, metadata, timed)
+                    data = await self._first(coming)
+                    if self._held + len(data) > self.limits.buffered:
+                        raise Busy("too many bytes are under way", "try again in a second")
+                    size = len(data)
+                    self._held += size
+                    reply = await answer(self.service, await self._read(kind, data), known)
+                    packed: bytes = reply.SerializeToString()
             except EdgeKitError as error:
-                status = _status(error)
                 await self._refuse(context, error)
             except Exception as error:  # the edge: a bug is told to the log, and the server lives on
                 await self._fail(context, error)
             finally:
                 self._held -= size
-                if begun is not None:
-                    begun.grpc(method.path, status)
             self.counters.add("edgekit_grpc_requests_total", "OK")
             return packed
 
@@ -172,7 +172,7 @@ class _Desk:
             try:
                 if endless and self._watching > WATCHERS:
                     raise Busy("too many watch this server", "ask once in a while instead")
-                known = self._admit(method, context)
+                known = self._admit(method, context, _metadata(context))
                 async for reply in stream(self.service, messages(coming), known):
                     yield reply.SerializeToString()
             except EdgeKitError as error:
@@ -194,15 +194,14 @@ class _Desk:
         except StopAsyncIteration as error:
             raise BadRequest("there is no message in this call") from error
 
-    def _begun(self, method: Method, context: Any) -> "Begun | None":
-        """The span of a call that is an inference and sampled."""
+    def _traced(self, method: Method, metadata: Mapping[str, Any]) -> AbstractContextManager[Timed | None]:
+        """Around a request: its span, where it is an inference and sampled."""
         if self.service.tracer is None or method.path.rpartition("/")[2] not in INFERENCES:
-            return None
-        headers = dict(context.invocation_metadata())
-        return self.service.tracer.begin(headers.get("traceparent"), headers.get("tracestate", ""))
+            return UNTRACED
+        begun = self.service.tracer.begin(metadata.get("traceparent"), metadata.get("tracestate", ""))
+        return UNTRACED if begun is None else _span(begun, method.path)
 
-    def _admit(self, method: Method, context: Any, begun: "Begun | None" = None) -> Context:
-        metadata = dict(context.invocation_metadata())
+    def _admit(self, method: Method, context: Any, metadata: Mapping[str, Any], timed: Timed | None = None) -> Context:
         header = metadata.get("authorization")
 
         def allow(scope: str) -> None:
@@ -217,7 +216,9 @@ class _Desk:
         left = context.time_remaining()
         if left is not None and method.answer is not None:
             timeout = left if timeout is None else min(left, timeout)
-        return Context(timeout, metadata, allow, self.stopping, None if begun is None else begun.timed)
+        trace = partial(self._traced, method, metadata)
+        identify = _own if method.answer is None else partial(_told, context, metadata)
+        return Context(timeout, metadata, allow, self.stopping, timed, trace, identify if self.service.ids else None)
 
     async def _read(self, kind: type[Any], data: bytes) -> Any:
         if len(data) > HEAVY:
@@ -241,6 +242,40 @@ class _Desk:
         self.counters.add("edgekit_grpc_requests_total", status)
         await context.abort(getattr(grpc.StatusCode, status), details[:LONGEST_DETAILS], trailers)
         raise AssertionError("abort() raises")
+
+
+@contextmanager
+def _span(begun: "Begun", path: str) -> Iterator[Timed]:
+    """The span of what is done inside, which says how that ended."""
+    status = "INTERNAL"
+    try:
+        yield begun.timed
+        status = "OK"
+    except EdgeKitError as error:
+        status = _status(error)
+        raise
+    except asyncio.CancelledError:
+        status = "CANCELLED"
+        raise
+    finally:
+        begun.grpc(path, status)
+
+
+def _metadata(context: Any) -> dict[str, Any]:
+    return dict(context.invocation_metadata())
+
+
+def _told(context: Any, metadata: Mapping[str, Any], own: str | None) -> str:
+    """The id of a call's request, which the answer's metadata tell."""
+    known = request_id(own, str(metadata.get(REQUEST_ID, "")))
+    if PLAIN_ID.fullmatch(known):
+        context.set_trailing_metadata(((REQUEST_ID, known),))
+    return known
+
+
+def _own(own: str | None) -> str:
+    """The id of a request in a stream, whose metadata are not its own."""
+    return request_id(own, "")
 
 
 def _status(error: EdgeKitError) -> str:

@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from edgekit_runtime.bodies import SMALLEST, chosen, packed, unpacked
@@ -29,7 +28,8 @@ from edgekit_runtime.exchange import Refused, Request, Response, json_response
 from edgekit_runtime.inferring import HEAVY, answer
 from edgekit_runtime.lane import Lane
 from edgekit_runtime.logs import event
-from edgekit_runtime.protocols.asking import Asked
+from edgekit_runtime.protocols import asking
+from edgekit_runtime.protocols.asking import PLAIN_ID, Asked, request_id
 from edgekit_runtime.routes import Parts, Read, Route
 from edgekit_runtime.service import Service
 from edgekit_runtime.tensors import Feeds
@@ -49,15 +49,14 @@ STATUSES: Mapping[type[EdgeKitError], int] = {
 }  # fmt: skip
 EXCEEDED = {"depth": 400, "memory": 507}
 """The status for a limit's name; 413 for all others."""
-HEADER_LENGTH = b"inference-header-content-length"
+HEADER_LENGTH, REQUEST_ID = b"inference-header-content-length", asking.REQUEST_ID.encode()
 CACHED = 512
-REQUEST_ID = b"x-request-id"
 BEARER = (b"www-authenticate", b'Bearer realm="edgekit"')
 BASIC = (b"www-authenticate", b'Basic realm="edgekit"')
 """For a browser that opens the page: it asks its user for a name, which is ignored, and a password, which is the token.
-What the page's scripts ask for is not answered so: the browser would ask again in the midst of it."""
-PLAIN_ID = re.compile(r"[\x21-\x7e]{1,200}")
-"""An id that can stand in a header."""
+It asks again only where this is the answer to what was typed: so it is where that token does not allow what the page
+or its scripts ask for. Scripts that come without a token, or with one that is gone, are not answered so: the page
+tells it by itself."""
 
 
 class Desk:
@@ -118,10 +117,12 @@ class Desk:
             refuse_strangers(headers, self._allow is not None)
         if self._allow is None:
             return
+        given = headers.get(b"authorization")
         try:
-            self._allow(headers.get(b"authorization"), "metrics" if page else scope)
-        except Unauthenticated as error:
-            if page:
+            self._allow(given, "metrics" if page else scope)
+        except (Unauthenticated, Forbidden) as error:
+            typed = given is not None and given[:6].lower() == b"basic "
+            if typed if isinstance(error, Forbidden) else page:
                 raise Refused(401, error.what, error.hint, [BEARER, BASIC], error.reason) from error
             raise
 
@@ -182,7 +183,8 @@ class Desk:
         if not isinstance(found, Response):
             return self._later(found, route, parts, request)
         accepted = request.headers.get(b"accept-encoding")
-        if accepted is None or route.read is None or len(found.body) < SMALLEST or found.status != 200:
+        large = len(found.body) >= SMALLEST and found.status == 200
+        if accepted is None or not large or (route.read is None and route.scope != "metrics"):
             return found  # Triton's asyncio client asks for gzip with every request, and unpacks inferences alone
         encoding = chosen(accepted)
         if not encoding:
@@ -274,8 +276,7 @@ def _identified(route: Route) -> Route:
 
     def asked_by_id(lane: Lane, request: Request) -> Asked:
         asked = read(lane, request)
-        said = request.headers.get(REQUEST_ID, b"").decode("latin-1")
-        asked.id = known = asked.id or (said if PLAIN_ID.fullmatch(said) else token_hex(8))
+        asked.id = known = request_id(asked.id, request.headers.get(REQUEST_ID, b"").decode("latin-1"))
         write = asked.write
 
         def written(outputs: Feeds) -> Response:

@@ -16,7 +16,7 @@ from edgekit_runtime.lane import Lane
 from edgekit_runtime.metrics.models import labels
 from edgekit_runtime.protocols.asking import Asked
 from edgekit_runtime.tensors import Array, Feeds
-from edgekit_runtime.watched import Watched, Wishes, best_class, candidate, opened, pair
+from edgekit_runtime.watched import Watched, Wishes, best_classes, candidate, opened, pair
 
 if TYPE_CHECKING:
     from edgekit_runtime.drift import Reading, State
@@ -128,9 +128,9 @@ class Monitor:
         """A request was answered."""
         wishes = self.wishes
         if wishes.feedback is not None and asked.id is not None:
-            best = best_class(lane.served, outputs)
-            if best is not None:
-                wishes.feedback.remember(asked.id, lane.served.name, lane.served.version, best)
+            best = best_classes(lane.served, feeds, outputs)
+            if best:
+                wishes.feedback.remember(asked.id, lane.served.name, lane.served.version, *best)
         line = self._lines.get(lane)
         if line is None:
             return

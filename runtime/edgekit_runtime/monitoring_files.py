@@ -1,4 +1,4 @@
-"""Files for who watches devices with Prometheus and Grafana: an example configuration, alert rules, a dashboard.
+"""Files for watching devices with Prometheus and Grafana: a configuration, alert rules with their tests, a dashboard.
 
 Refuses to write over a file that says something else: somebody may have put their own numbers there."""
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from edgekit_runtime.errors import EdgeKitError
 
 FOLDER = Path(__file__).with_name("prometheus")
-NAMES = ("prometheus.yml", "alerts.yml", "dashboard.json")
+NAMES = ("prometheus.yml", "alerts.yml", "alerts.test.yml", "dashboard.json")
 
 
 def write_monitoring_files(folder: Path) -> list[Path]:

@@ -55,6 +55,7 @@ def model(lane: Lane) -> Json:
         "seconds": _seconds(lane),
         "batch": _histogram(stats.batch()),
         "drift": None,
+        "unwatched": None,
         "quality": None,
         "shadow": None,
         "selftest": None,
@@ -94,6 +95,13 @@ def drift(state: "State", since_ms: int | None, words: Sequence[str]) -> Json:
         "n": state.n,
         "features": [_feature(one, words) for one in state.features],
     }
+
+
+def unwatched(manifest: Manifest | None, wished: bool) -> str | None:
+    """Why nobody watches a model's drift; None where somebody does."""
+    if manifest is None or manifest.baseline is None:
+        return "no baseline"
+    return None if wished else "switched off"
 
 
 def quality(found: "Quality", built: Json | None) -> Json:

@@ -5,6 +5,7 @@ Refuses to keep a request waiting: a span is one append to a bounded queue, and 
 import logging
 import random
 import re
+import socket
 import threading
 import time
 from collections import deque
@@ -223,8 +224,8 @@ def _sender(endpoint: str, service_name: str, headers: Mapping[str, str]) -> Cal
     quiet.addHandler(logging.NullHandler())
     quiet.propagate = False
     kept = InMemorySpanExporter()
-    resource = Resource({"service.name": service_name, "service.version": __version__})
-    provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
+    about = {"service.name": service_name, "service.version": __version__, "host.name": socket.gethostname()}
+    provider = TracerProvider(sampler=ALWAYS_ON, resource=Resource(about), shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(kept))
     tracer = provider.get_tracer("edgekit_runtime", __version__)
     redirected: list[bool] = []

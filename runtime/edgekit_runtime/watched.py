@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edgekit_runtime.monitor")
 
+MOST_ROWS, MOST_VALUES = 1_000, 2**18
+"""Of larger answers the best classes are not looked for: the event loop has others to serve."""
+
 
 @dataclass(frozen=True)
 class Wishes:
@@ -119,13 +122,27 @@ def pair(lane: Lane) -> tuple[str, str]:
     return lane.served.name, lane.served.version
 
 
-def best_class(served: Served, outputs: Mapping[str, Array]) -> str | None:
-    """The word (or the number) of the best class of the only row; None where the model is no classifier of it."""
+def best_classes(served: Served, feeds: Feeds, outputs: Mapping[str, Array]) -> tuple[str, ...]:
+    """The word (or the number) of the best class of each row; none where the model is no classifier of rows."""
     for value in outputs.values():
-        if value.size > 1 and value.shape[-1] == value.size and value.dtype.kind in "fiu":
-            at = int(value.argmax())
-            return served.labels[at] if len(served.labels) == value.size else str(at)
-    return None
+        if value.size < 2 or value.dtype.kind not in "fiu":
+            continue
+        rows, classes = value.shape[0], value.shape[-1]
+        if classes == value.size:
+            return (_word(served, classes, int(value.argmax())),)
+        if rows * classes == value.size <= MOST_VALUES and classes > 1 and _apart(served, feeds, rows):
+            best: list[int] = value.reshape(rows, classes).argmax(1).tolist()
+            return tuple([_word(served, classes, at) for at in best])
+    return ()
+
+
+def _word(served: Served, classes: int, at: int) -> str:
+    return served.labels[at] if len(served.labels) == classes else str(at)
+
+
+def _apart(served: Served, feeds: Feeds, rows: int) -> bool:
+    """Whether so many rows of an answer are those of a request, each for itself."""
+    return rows <= MOST_ROWS and rows == _rows(feeds) and served.batchable()
 
 
 def _rows(feeds: Feeds) -> int:

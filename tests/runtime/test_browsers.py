@@ -74,3 +74,32 @@ def test_a_browser_gives_the_token_as_a_password(tmp_path):
         for header in (f"Basic {wrong}", "Basic !!!", "Basic", f"Basic {base64.b64encode(secret.encode()).decode()}"):
             assert server.ask("/status", Authorization=header)[0] == 401, header
         assert server.ask("/")[0] == 200  # KServe's client asks whether we are alive, without a token
+
+
+@pytest.mark.slow
+def test_a_password_that_is_not_enough_is_asked_for_again_and_a_program_is_told_so(tmp_path):
+    less = add_token(tmp_path / "tokens", "less", ["infer"])
+    looks = add_token(tmp_path / "tokens", "looks", ["metrics"])
+    with live(Service([pair(lambda feeds: feeds)]), guard=Guard(Tokens(tmp_path / "tokens"))) as server:
+        for path, body, secret in (
+            ("/", None, less), ("/status", None, less), ("/metrics", None, less), ("/v2/models/m/infer", two(), looks),
+        ):  # fmt: skip
+            typed = base64.b64encode(f"me:{secret}".encode()).decode()
+            for basic in ("Basic", "basic"):
+                status, told, headers = server.ask(path, body, Accept="text/html", Authorization=f"{basic} {typed}")
+                assert status == 401, path
+                assert 'Basic realm="edgekit"' in headers.get_all("WWW-Authenticate"), path
+                assert "use a token with the scope" in told.decode()
+            status, _, headers = server.ask(path, body, Accept="text/html", Authorization=f"Bearer {secret}")
+            assert (status, headers["WWW-Authenticate"]) == (403, None), path
+        assert server.counted("edgekit_refused_total", "forbidden") == 12
+
+
+@pytest.mark.slow
+def test_the_pages_scripts_that_send_no_password_do_not_make_the_browser_ask(tmp_path):
+    add_token(tmp_path / "tokens", "me", ["metrics"])
+    gone = base64.b64encode(b"me:ek_gone").decode()
+    with live(Service([]), guard=Guard(Tokens(tmp_path / "tokens"))) as server:
+        for headers in ({}, {"Authorization": f"Basic {gone}"}):
+            status, _, found = server.ask("/status", **headers)
+            assert (status, found.get_all("WWW-Authenticate")) == (401, ['Bearer realm="edgekit"'])

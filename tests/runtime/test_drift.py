@@ -116,6 +116,7 @@ def test_nan_in_the_baseline_is_no_alarm_when_it_comes_as_often() -> None:
     assert until(Drift(baseline), readings[3000:]) is None
 
 
+@pytest.mark.slow
 def test_nothing_grows_with_the_number_of_samples() -> None:
     readings = drawn(np.random.default_rng(6), 2000)
     tracemalloc.start()

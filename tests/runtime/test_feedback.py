@@ -94,6 +94,43 @@ def test_the_oldest_is_forgotten_first_and_the_newest_of_one_id_counts():
     assert feedback.tell("c", "cat").right
 
 
+def test_each_row_of_a_request_is_judged_by_its_own_label_and_counted():
+    feedback = made()
+    feedback.remember("a", "m", "1", "cat", "dog", "cat")
+    judged = feedback.tell_rows("a", ["cat", 1, "bird"])
+    assert [(one.answer, one.label, one.right, one.index) for one in judged] == [
+        ("cat", "cat", True, 0), ("dog", "dog", True, 1), ("cat", "bird", False, 3)
+    ]  # fmt: skip
+    assert feedback.quality("m", "1") == quality(2, 3)
+    feedback.remember("b", "m", "1", "dog")
+    feedback.tell("b", "dog")
+    feedback.tell_rows("a", ["cat", "dog", "cat"])
+    assert feedback.quality("m", "1") == quality(4, 4), "told again, each row's last word counts, once"
+
+
+@pytest.mark.parametrize("labels", [["cat"], ["cat", "cat", "cat"], ["cat", "cow"], []])
+def test_of_several_rows_all_are_judged_or_none(labels):
+    feedback = made()
+    feedback.remember("a", "m", "1", "cat", "dog")
+    with pytest.raises(BadRequest) as refused:
+        feedback.tell_rows("a", labels)
+    assert refused.value.hint
+    assert len(labels) == 2 or "2 rows" in refused.value.what
+    assert feedback.quality("m", "1") is None
+
+
+def test_many_rows_take_the_room_of_as_many_requests():
+    feedback = made(10)
+    feedback.remember("old", "m", "1", "cat")
+    for id in ("a", "b", "b"):
+        feedback.remember(id, "m", "1", *["cat"] * 5)
+    assert len(feedback.tell_rows("a", ["cat"] * 5)) == len(feedback.tell_rows("b", ["cat"] * 5)) == 5
+    with pytest.raises(NotFound):
+        feedback.tell("old", "cat")
+    feedback.remember("c", "m", "1", *["cat"] * 11)
+    assert feedback._held == len(feedback._ring) == 0
+
+
 def test_an_endless_id_is_not_remembered():
     feedback = made()
     feedback.remember("x" * 257, "m", "1", "cat")
@@ -217,6 +254,28 @@ def test_judgements_and_the_last_answers_outlive_a_restart(tmp_path):
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
 
 
+def test_several_rows_outlive_a_restart_with_their_judgements(tmp_path):
+    feedback = made()
+    feedback.remember("a", "m", "1", "cat", "dog")
+    feedback.tell_rows("a", ["cat", "cat"])
+    save(tmp_path, feedback.state())
+    again = made()
+    again.restore(load(tmp_path))
+    again.remember("b", "m", "1", "cat")
+    again.tell("b", "cat")
+    again.tell_rows("a", ["cat", "dog"])
+    assert again.quality("m", "1") == quality(3, 3)
+
+
+def test_a_file_of_before_rows_is_read(tmp_path):
+    ring = '[["a",["m","1","cat",1]],["b",["m","1","dog",0]]]'
+    (tmp_path / FILE).write_text(f'{{"schema":1,"serial":1,"ring":{ring},"windows":[[["m","1"],[[1,true]]]]}}')
+    again = made()
+    again.restore(load(tmp_path))
+    again.tell("b", "cat")
+    assert again.quality("m", "1") == quality(1, 2)
+
+
 def test_without_a_file_there_is_nothing_to_take_up(tmp_path):
     assert load(tmp_path) is None
 
@@ -226,6 +285,8 @@ def test_without_a_file_there_is_nothing_to_take_up(tmp_path):
     [
         "", "{", "null", "[]", "[" * 100_000, '{"schema":2}', '{"schema":1,"serial":0,"ring":[[1,2]],"windows":[]}',
         '{"schema":1,"serial":0,"ring":[["a",["m","1",3,0]]],"windows":[]}',
+        '{"schema":1,"serial":0,"ring":[["a",["m","1",[],0]]],"windows":[]}',
+        '{"schema":1,"serial":0,"ring":[["a",["m","1",["cat",3],0]]],"windows":[]}',
         '{"schema":1,"serial":1e999,"ring":[],"windows":[]}', '{"schema":1,"serial":0,"ring":[],"windows":[["m",[]]]}',
     ],
 )  # fmt: skip

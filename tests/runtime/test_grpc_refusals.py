@@ -6,7 +6,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 
 import grpc
 import numpy as np
@@ -24,6 +23,7 @@ from edgekit_runtime.tokens import Tokens, add_token
 from tests.runtime import certificates
 from tests.runtime.bundles import make_bundle
 from tests.runtime.grpc_servers import INFER, REQUEST, Slow, echo, fake, ones, raw_call, refused, serving, tensor
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -45,13 +45,6 @@ def server():
 def client(server):
     with triton.InferenceServerClient(server.url) as made:
         yield made
-
-
-def until(true):
-    end = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_a_method_that_is_not_there_is_unimplemented(server):
@@ -205,7 +198,7 @@ def test_connections_beyond_the_limit_are_refused():
             for channel in channels[:2]:
                 assert channel.unary_unary(INFER)(ASK, timeout=10)
             with refused("UNAVAILABLE"):
-                channels[2].unary_unary(INFER)(ASK, timeout=2)
+                channels[2].unary_unary(INFER)(ASK, timeout=20)
         finally:
             for channel in channels:
                 channel.close()
@@ -372,7 +365,7 @@ def ask_over_tls(url, ca, client=None):
     pair = (None, None) if client is None else (client.client_key.read_bytes(), client.client_cert.read_bytes())
     credentials = grpc.ssl_channel_credentials(ca.read_bytes(), *pair)
     with grpc.secure_channel(url, credentials) as channel:
-        return channel.unary_unary(INFER)(ASK, timeout=3)
+        return channel.unary_unary(INFER)(ASK, timeout=20)
 
 
 def test_tls_is_spoken(paths):

@@ -103,4 +103,4 @@ def test_counting_costs_a_request_a_few_microseconds_at_most() -> None:
             stats.executed(1, 27_000)
             stats.answered(9_000, 0, 27_000, 8_000)
         best = min(best, (time.perf_counter() - start) / 500)
-    assert best < 4e-6  # 1.0 us on a quiet server's core, 0.15 of it for the histograms
+    assert best < 10e-6  # 1.0 us on a quiet server's core, 0.15 of it for the histograms

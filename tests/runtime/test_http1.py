@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from edgekit_runtime import parsing
@@ -13,6 +14,7 @@ from edgekit_runtime.limits import Limits
 from edgekit_runtime.service import Policy, Service
 
 from tests.runtime.live import live, pair, post, two
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +42,16 @@ def served(request):
         yield one
     if request.param == "h11":
         http1.make_parser = made
+
+
+def patient(**more):
+    """A server like `served`, by the same parser, that lets nobody go while a busy machine gets things ready."""
+    times = {"header_seconds": 60, "body_seconds": 60, "idle_seconds": 60} | more
+    return live(Service([pair(same)], None, Policy(limits=replace(LIMITS, **times))))
+
+
+def connections(one):
+    return len(one.server.edges[0].connections)
 
 
 def status(answer):
@@ -116,7 +128,7 @@ def test_a_request_that_two_servers_could_read_differently_is_refused(served, sm
 def test_a_head_that_dribbles_is_cut_off_with_408(served):
     before, start = refused(served, "head_seconds"), time.perf_counter()
     assert status(served.raw(b"GET /v2 HTTP/1.1\r\nHost")) == 408
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 15
     assert refused(served, "head_seconds") == before + 1
 
 
@@ -126,64 +138,56 @@ def test_a_body_that_dribbles_is_cut_off_with_408_whatever_comes_meanwhile(serve
         connection.sendall(post(INFER, b" " * 1000)[:-1000])
         answer = b""
         connection.settimeout(0.05)
-        while not answer and time.perf_counter() - start < 8:
+        while not answer and time.perf_counter() - start < 15:
             try:
                 connection.sendall(b" ")
                 answer = connection.recv(65536)
             except TimeoutError:
                 pass
     assert status(answer) == 408
-    assert time.perf_counter() - start < 5
 
 
 def test_a_client_that_says_nothing_is_let_go(served):
     start = time.perf_counter()
     assert served.raw() == b""
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 15
 
 
 def test_an_idle_connection_is_let_go_and_one_in_use_is_kept(served):
-    with socket.create_connection(served.address, timeout=20) as connection:
-        for _ in range(3):
+    with patient(idle_seconds=1.5) as one, socket.create_connection(one.address, timeout=20) as connection:
+        for _ in range(4):
             connection.sendall(get())
             assert status(connection.recv(65536)) == 200
-            time.sleep(0.2)
+            time.sleep(0.5)
         assert connection.recv(65536) == b""
 
 
 def test_too_many_connections_are_told_to_come_back(served):
-    time.sleep(0.8)
-    held = [socket.create_connection(served.address, timeout=20) for _ in range(8)]
-    try:
-        time.sleep(0.1)
-        answer = served.raw(get())
+    with patient() as one:
+        held = [socket.create_connection(one.address, timeout=20) for _ in range(8)]
+        until(lambda: connections(one) == 8)
+        answer = one.raw(get())
         assert status(answer) == 503
         assert b"retry-after: 1" in answer
-        assert refused(served, "connections_per_address") >= 1
-    finally:
+        assert refused(one, "connections_per_address") == 1
         for connection in held:
             connection.close()
-    time.sleep(0.1)
-    assert served.ask(INFER, two())[0] == 200
+        until(lambda: connections(one) == 0)
+        assert one.ask(INFER, two())[0] == 200
 
 
 def test_bodies_of_all_clients_together_are_bounded(served):
-    held = []
-    try:
-        for _ in range(3):
-            connection = socket.create_connection(served.address, timeout=20)
+    with patient() as one:
+        held = [socket.create_connection(one.address, timeout=20) for _ in range(3)]
+        for connection in held:
             connection.sendall(post(INFER, b" " * 90_000)[:-10])
-            held.append(connection)
-        time.sleep(0.1)
-        before = refused(served, "buffered")
-        assert status(served.raw(post(INFER, b" " * 90_000))) == 503
-        assert refused(served, "buffered") > before
-    finally:
+        until(lambda: refused(one, "buffered"))
+        assert status(one.raw(post(INFER, b" " * 90_000))) == 503
+        assert refused(one, "buffered") == 2
         for connection in held:
             connection.close()
-    time.sleep(0.2)
-    assert all(edge.buffered == 0 for edge in served.server.edges)
-    assert served.ask(INFER, two())[0] == 200
+        until(lambda: all(edge.buffered == 0 for edge in one.server.edges))
+        assert one.ask(INFER, two())[0] == 200
 
 
 def test_requests_in_one_packet_are_answered_in_their_order(served):
@@ -260,8 +264,7 @@ def test_a_client_that_closes_its_side_still_gets_its_answer(served):
 def test_a_client_that_leaves_within_its_body_harms_nobody(served):
     before = served.counted("edgekit_clients_gone_total")
     assert served.raw(post(INFER, b" " * 1000)[:-500], leave=True) == b""
-    time.sleep(0.1)
-    assert served.counted("edgekit_clients_gone_total") == before + 1
+    until(lambda: served.counted("edgekit_clients_gone_total") == before + 1)
     assert served.ask(INFER, two())[0] == 200
 
 
@@ -286,7 +289,7 @@ def test_only_inferences_are_packed_for_one_client_unpacks_nothing_else(served):
 
 
 def test_every_request_is_accounted_for(served):
-    time.sleep(0.8)
+    until(lambda: connections(served) == 0)
     begun = served.counted("edgekit_http_requests_begun_total")
     sent = served.server.counters.total("edgekit_http_requests_total")
     gone = served.counted("edgekit_clients_gone_total")
@@ -299,7 +302,7 @@ def test_every_request_is_accounted_for(served):
     ):
         answers += served.raw(asked).count(b"HTTP/1.1 ")
     served.raw(post(INFER, b" " * 10)[:-5], leave=True)
-    time.sleep(0.2)
+    until(lambda: connections(served) == 0)
     assert served.counted("edgekit_http_requests_begun_total") - begun == 5
     assert served.server.counters.total("edgekit_http_requests_total") - sent == answers == 4
     assert served.counted("edgekit_clients_gone_total") - gone == 1
@@ -310,7 +313,7 @@ def test_a_model_that_takes_long_delays_neither_health_nor_another_model():
 
     def slow(feeds):
         started.set()
-        go.wait(20)
+        assert go.wait(60)
         return same(feeds)
 
     with live(Service([pair(slow, "slow"), pair(same)])) as one:
@@ -318,9 +321,8 @@ def test_a_model_that_takes_long_delays_neither_health_nor_another_model():
         first.start()
         assert started.wait(10)
         for path, data in (("/v2/health/ready", None), (INFER, two())):
-            start = time.perf_counter()
             assert one.ask(path, data)[0] == 200
-            assert time.perf_counter() - start < 2
+            assert not go.is_set()
         go.set()
         first.join()
 
@@ -336,12 +338,11 @@ def test_a_client_that_left_the_queue_is_not_computed_for():
     with live(Service([pair(slow)])) as one:
         first = threading.Thread(target=one.ask, args=(INFER, two(1, 0)))
         first.start()
-        while not seen:
-            time.sleep(0.01)
+        until(lambda: seen)
         with socket.create_connection(one.address) as connection:
             connection.sendall(post(INFER, two(2, 0)))
-            time.sleep(0.2)
-        time.sleep(1.0)
+            until(lambda: one.server.service.find("m").waiting == 1)
+        until(lambda: one.counted("edgekit_clients_gone_total") == 1)
         go.set()
         first.join()
         assert one.ask(INFER, two(3, 0))[0] == 200
@@ -369,17 +370,19 @@ def test_the_deadline_of_the_server_and_of_the_client_are_kept():
         go.wait(20)
         return same(feeds)
 
-    with live(Service([pair(slow)], None, Policy(limits=Limits(deadline=0.3)))) as one:
-        asked = json.loads(two()) | {"parameters": {"timeout": 50_000}}
-        for body, most in ((two(), 3), (json.dumps(asked).encode(), 0.25)):
-            start = time.perf_counter()
-            got, _, _ = one.ask(INFER, body)
-            assert (got, time.perf_counter() - start < most) == (504, True)
-        go.set()
+    asked = json.loads(two()) | {"parameters": {"timeout": 50_000}}
+    for seconds, body in ((0.3, two()), (60.0, json.dumps(asked).encode())):
+        go.clear()
+        with live(Service([pair(slow)], None, Policy(limits=Limits(deadline=seconds)))) as one:
+            assert one.ask(INFER, body)[0] == 504
+            go.set()
 
 
 def test_a_server_that_ends_answers_what_is_under_way():
+    begun = threading.Event()
+
     def slow(feeds):
+        begun.set()
         time.sleep(0.5)
         return same(feeds)
 
@@ -387,7 +390,7 @@ def test_a_server_that_ends_answers_what_is_under_way():
     with live(Service([pair(slow)])) as one:
         first = threading.Thread(target=lambda: got.append(one.ask(INFER, two())[0]))
         first.start()
-        time.sleep(0.2)
+        assert begun.wait(20)
     first.join()
     assert got == [200]
 

@@ -129,7 +129,7 @@ def test_each_action_is_a_document_of_the_schema(written):
     assert first["labels"] == {
         "model": "birds", "model_version": "3", "share": "0.123457", "features": "a, b", "passed": "True",
     }  # fmt: skip
-    assert abs(time.time() - _seconds(first["@timestamp"])) < 5
+    assert abs(time.time() - _seconds(first["@timestamp"])) < 60
 
 
 def test_the_template_gives_each_field_the_type_that_the_schema_has():
@@ -271,7 +271,7 @@ def test_a_flood_is_thinned_out_and_what_was_left_out_is_counted(written):
     found = documents(stream)
     assert [one["event"]["reason"] for one in found[:-1]] == ["busy", "late"] * 10
     assert found[-1]["event"]["action"] == "drift-alarm-raised"
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while len(documents(stream)) < 23 and time.monotonic() < end:  # nothing more is logged meanwhile
         time.sleep(0.05)
     told = documents(stream)[21:]

@@ -1,6 +1,7 @@
 """The command `edgekit-runtime`, as a person runs it."""
 
 import json
+import socket
 import subprocess
 import sys
 
@@ -148,3 +149,14 @@ def test_a_missing_library_names_the_extra_to_install(bundle, photo, missing, gi
     assert done.returncode == 1
     assert extra in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_start_that_is_refused_leaves_no_state_folder(bundle, tmp_path):
+    words = ("serve", bundle, "--state", tmp_path / "lib" / "state", "--keep-samples", 1)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for more, why in (
+            (("--port", taken.getsockname()[1]), "cannot listen on"),
+            (("--port", 0, "--remote-write", "ftp://nowhere"), "is not one of a web server"),
+        ):
+            assert why in python("-m", "edgekit_runtime", *map(str, (*words, *more))).stderr
+            assert not (tmp_path / "lib").exists()

@@ -1,6 +1,7 @@
 """What /metrics tells: of models, of the server, under our names and under Triton's."""
 
 import asyncio
+import json
 import re
 import time
 from dataclasses import replace
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.bundle import MANIFEST, open_bundle
 from edgekit_runtime.counters import Counters
 from edgekit_runtime.families import CONTENT_TYPE, Family, Sample, text
 from edgekit_runtime.lane import Lane
@@ -98,6 +99,26 @@ def test_every_failure_has_a_reason():
     failed = {key: value for key, value in told(service).items() if key.startswith("edgekit_requests_failed_total")}
     assert sum(failed.values()) == stats.fail.count == 4
     assert failed[f'edgekit_requests_failed_total{{{WHOSE},reason="something new"}}'] == 1
+
+
+def test_memory_of_the_process_is_told_once_and_by_the_name_that_all_exporters_give_it():
+    with live(Service([pair(same)])) as one:
+        found = series(one.ask("/metrics")[1].decode())
+    assert [name for name in found if "resident" in name] == ["process_resident_memory_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("built", "seconds"),
+    [("2026-11-22T12:00:00Z", 1_795_348_800), ("2026-11-22T14:00:00+02:00", 1_795_348_800),
+     ("2026-11-22T12:00:00", None), (None, None), ("", None), ("yesterday", None),
+     (1_795_348_800, None), ({}, None), ("1" * 5_000, None)],
+)  # fmt: skip
+def test_a_model_says_when_it_was_built_where_its_bundle_tells(tmp_path: Path, built, seconds):
+    bundle = make_bundle(tmp_path / "tiny")
+    raw = json.loads((bundle / MANIFEST).read_text())
+    (bundle / MANIFEST).write_text(json.dumps(raw | {"provenance": {} if built is None else {"built": built}}))
+    found = told(Service([opened(open_bundle(bundle))]))
+    assert found.get('edgekit_model_built_timestamp_seconds{model="tiny",version="1"}') == seconds
 
 
 def test_a_model_says_what_it_is_and_how_good_it_was(tmp_path: Path):

@@ -20,7 +20,7 @@ from edgekit_runtime.lane import Lane
 from edgekit_runtime.monitor import MOST_BYTES, MOST_WAITING, ROWS, SAVED_SECONDS, SPELL_SECONDS, SPELL_SHARE, Monitor
 from edgekit_runtime.protocols.asking import Asked
 from edgekit_runtime.served import opened
-from edgekit_runtime.watched import Wishes, best_class
+from edgekit_runtime.watched import Wishes, best_classes
 
 from tests.runtime.bundles import LABELS, add_baseline, add_shadow, make_bundle, some
 from tests.runtime.live import pair
@@ -349,12 +349,11 @@ def test_a_model_without_baseline_labels_and_preprocessing_is_remembered_and_kep
     plain, kept, feedback = Lane(pair(lambda feeds: {"y": feeds["x"]})), Kept(), Feedback()
     with looking(plain, wishes=Wishes(samples=kept, feedback=feedback, shadow=1.0, share=1.0)) as (one, _):
         show(one, plain, np.array([[1, 2]], np.float32), id="a")
-        show(one, plain, np.array([[1, 2], [2, 1]], np.float32), id="b")  # several rows have one id
+        show(one, plain, np.array([[1, 2], [2, 1]], np.float32), id="b")
         assert one.failed == 0
     assert [(sample.id, sample.label, sample.kind, sample.drift) for sample in kept.offered] == [("a", None, "", None)]
     assert feedback.tell("a", 1).right
-    with pytest.raises(Exception, match="no such request"):
-        feedback.tell("b", 1)
+    assert [row.right for row in feedback.tell_rows("b", [1, 1])] == [True, False]
 
 
 def test_a_kept_sample_has_its_photo_its_answer_and_how_strange_it_is(lane):
@@ -371,12 +370,23 @@ def test_a_kept_sample_has_its_photo_its_answer_and_how_strange_it_is(lane):
 
 @pytest.mark.parametrize(
     ("values", "best"),
-    [([[0.1, 0.7, 0.1, 0.1]], "dog"), ([0.1, 0.1, 0.7, 0.1], "bird"), ([[1.0, 2.0]], "1"), ([[1.0]], None),
-     ([[1.0, 2.0], [2.0, 1.0]], None), (0.5, None), ([["a", "b"]], None), (np.empty((0, 4)), None)],
+    [([[0.1, 0.7, 0.1, 0.1]], ["dog"]), ([0.1, 0.1, 0.7, 0.1], ["bird"]), ([[1.0, 2.0]], ["1"]), ([[1.0]], []),
+     ([[1.0, 2.0], [2.0, 1.0]], ["1", "0"]), ([[[0, 0, 1, 0]], [[0, 1, 0, 0]]], ["bird", "dog"]), ([[1.0], [2.0]], []),
+     ([[[1, 2], [2, 1]]] * 2, []), (0.5, []), ([["a", "b"]], []), (np.empty((0, 4)), []), (np.empty((4, 0)), []),
+     (np.ones((1_001, 4)), []), (np.ones((2, 2**17)), ["0", "0"]), (np.ones((2, 2**17 + 1)), [])],
 )  # fmt: skip
-def test_the_best_class_is_the_word_of_the_only_row(lane, values, best):
+def test_the_best_classes_are_the_words_of_the_rows(lane, values, best):
     value = np.asarray(values)
-    assert best_class(lane.served, {"y": value.astype(object) if value.dtype.kind == "U" else value}) == best
+    feeds = {"x": some(max(1, len(value)) if value.ndim > 1 else 1)}
+    outputs = {"y": value.astype(object) if value.dtype.kind == "U" else value}
+    assert best_classes(lane.served, feeds, outputs) == tuple(best)
+
+
+def test_rows_of_an_answer_that_are_no_rows_of_the_request_are_not_judged(lane):
+    scores = np.ones((3, 4), np.float32)
+    assert best_classes(lane.served, {"x": some(1)}, {"y": scores}) == ()
+    fixed = replace(lane.served, inputs=tuple(replace(spec, shape=(3, 3, 2, 2)) for spec in lane.served.inputs))
+    assert best_classes(fixed, {"x": some(3)}, {"y": scores}) == ()
 
 
 def test_the_end_does_not_wait_for_what_waits(lane, monkeypatch):

@@ -77,6 +77,26 @@ def test_a_label_is_judged():
     assert feedback.quality("m", "1") == quality(1, 1)
 
 
+def test_a_request_of_several_rows_takes_a_label_for_each():
+    feedback = Feedback()
+    feedback.know("m", "1", LABELS)
+    feedback.remember("a", "m", "1", "cat", "dog")
+    about = {"id": "a", "model": "m", "version": "1", "answer": ["cat", "dog"]}
+    wanted = about | {"label": ["cat", "cat"], "right": [True, False], "index": [0, 0]}
+    assert told(feedback, {"id": "a", "label": ["cat", 0]}) == (200, wanted)
+    assert feedback.quality("m", "1") == quality(1, 2)
+    for label in (["cat"], ["cat"] * 3, "cat", []):
+        status, said = told(feedback, {"id": "a", "label": label})
+        assert status == 400
+        assert said["error"].endswith("for a request of 2 rows")
+        assert "a label for each row" in said["hint"]
+
+
+def test_a_list_of_one_label_is_for_a_request_of_one_row():
+    status, said = told(knowing("a"), {"id": "a", "label": ["cat"]})
+    assert (status, said["answer"], said["right"]) == (200, ["cat"], [True])
+
+
 def test_a_list_is_judged_one_by_one_and_one_refusal_loses_no_other():
     feedback = knowing("a", "b")
     asked_for = [{"id": "a", "label": "cat"}, {"id": "?", "label": "cat"}, {"id": "b", "label": "cow"}]
@@ -106,6 +126,8 @@ def test_an_id_that_is_not_known_is_not_found():
         b'{"id":"a","label":"cat","model":3}', b'{"id":"a","label":"cat","more":1}', b'{"id":"a","id":"a","label":1}',
         b'{"id":"a","label":' + b"9" * 6_000 + b"}", b'{"id":"' + b"a" * 257 + b'","label":"cat"}',
         b'{"id":"a","label":"' + b"a" * 201 + b'"}', b"[" * 100 + b"]" * 100, b'{"id":"\\ud800","label":"cat"}',
+        b'{"id":"a","label":[]}', b'{"id":"a","label":[["cat"]]}', b'{"id":"a","label":[true]}',
+        b'{"id":"a","label":[1.5]}', b'{"id":"a","label":[null]}', b'{"id":"a","label":[{"a":1}]}',
         b"[" + b"1," * 100 + b"1]", b'{"id":"a","label":[' + b"1," * 100 + b"1]}",
     ],
 )  # fmt: skip
@@ -126,6 +148,7 @@ def test_one_wrong_line_of_a_list_refuses_the_list_before_any_is_judged():
 def test_too_much_feedback_at_once_is_refused():
     feedback = knowing("a")
     assert told(feedback, [{"id": "a", "label": "cat"}] * 1_001)[0] == 413
+    assert told(feedback, [{"id": "a", "label": ["cat"] * 501}] * 2)[0] == 413
     assert told(feedback, b" " * (2**20 + 1))[0] == 413
     assert told(feedback, [{"id": "a", "label": "cat"}] * 1_000)[0] == 200
     assert feedback.quality("m", "1").n == 1

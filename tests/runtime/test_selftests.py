@@ -47,12 +47,12 @@ def running(lanes, seconds=0.3, every=100.0, look=0.01, until=None):
             await lane.close(2)
         return tests, found
 
-    return asyncio.run(asyncio.wait_for(story(), 20))
+    return asyncio.run(asyncio.wait_for(story(), 120))
 
 
 def test_a_model_that_answers_as_it_was_recorded_passes_soon_and_is_not_counted(good):
     lane = Lane(opened(good))
-    tests, found = running([lane], 5, until=lambda tests: tests.results())
+    tests, found = running([lane], 60, until=lambda tests: tests.results())
     assert found[lane].passed
     assert abs(found[lane].when_ms - time.time() * 1000) < 10_000
     assert tests.results() == {("tiny", "1"): (True, found[lane].when_ms)}
@@ -62,7 +62,7 @@ def test_a_model_that_answers_as_it_was_recorded_passes_soon_and_is_not_counted(
 
 def test_a_failing_one_is_told_with_what_is_off(off, caplog):
     lane = Lane(opened(off))
-    _, found = running([lane], 5, until=lambda tests: tests.results())
+    _, found = running([lane], 60, until=lambda tests: tests.results())
     assert found[lane].passed is False
     (line,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert line.getMessage().startswith("off 7: the self-test failed: y is off by ")
@@ -77,7 +77,7 @@ def test_an_engine_that_fails_on_what_it_answered_once_fails_the_test_and_the_ot
 
     broken, fine = Lane(opened(good)), Lane(opened(good))
     broken._run = fail
-    _, found = running([broken, fine], 5, until=lambda tests: tests.result(fine))
+    _, found = running([broken, fine], 60, until=lambda tests: tests.result(fine))
     assert (found[broken].passed, found[fine].passed) == (False, True)
     assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == [word]
 
@@ -91,14 +91,15 @@ def test_a_bundle_whose_folder_is_gone_is_told_once_and_does_not_fail_its_model(
     folder = make_bundle(tmp_path / "tiny")
     lane = Lane(opened(open_bundle(folder)))
     (folder / "golden.npz").unlink()
-    assert running([lane], 0.3)[1] == {lane: None}
+    looks = iter(range(20))  # and is looked at some times more
+    assert running([lane], 60, until=lambda tests: caplog.records and next(looks, None) is None)[1] == {lane: None}
     (line,) = caplog.records
     assert "no self-test" in line.getMessage()
 
 
 def test_each_is_tested_again_when_its_time_comes(good):
     lane, times = Lane(opened(good)), set()
-    running([lane], 5, every=0.03, until=lambda tests: times.add(tests.result(lane)) or len(times) > 3)
+    running([lane], 60, every=0.03, until=lambda tests: times.add(tests.result(lane)) or len(times) > 3)
     assert len(times - {None}) >= 3
 
 
@@ -118,7 +119,7 @@ def test_a_new_lane_is_tested_soon_and_an_old_one_is_forgotten(good, off):
         await new.close(2)
         return tests.result(old), tests.results()
 
-    gone, left = asyncio.run(asyncio.wait_for(story(), 10))
+    gone, left = asyncio.run(asyncio.wait_for(story(), 60))
     assert gone is None
     assert list(left) == [("off", "7")]
 
@@ -133,26 +134,26 @@ def test_a_busy_lane_is_left_alone_for_longer_and_longer(good, monkeypatch):
     monkeypatch.setattr(selftests, "AGAIN_SECONDS", 0.1)
     lane = Lane(opened(good))
     lane.probe = probe
-    running([lane], 1.2)
+    running([lane], 60, until=lambda tests: len(asked) >= 3)
     pauses = np.diff(asked)
-    assert 3 <= len(asked) <= 4
     assert pauses[0] >= 0.1
     assert pauses[1] >= 0.2
 
 
+@pytest.mark.slow
 def test_a_slow_model_has_time_for_each_of_its_inputs(good, monkeypatch):
-    monkeypatch.setattr(selftests, "PATIENCE", 0.5)
+    monkeypatch.setattr(selftests, "PATIENCE", 1.2)
     lane = Lane(opened(good))
     real = lane._run
-    lane._run = lambda feeds: time.sleep(0.25) or real(feeds)
-    _, found = running([lane], 5, until=lambda tests: tests.results())
+    lane._run = lambda feeds: time.sleep(0.5) or real(feeds)
+    _, found = running([lane], 60, until=lambda tests: tests.results())
     assert found[lane].passed
 
 
 def test_answers_are_compared_beside_the_event_loop(good, monkeypatch):
     real, threads = selftests.judged, []
     monkeypatch.setattr(selftests, "judged", lambda *given: threads.append(threading.current_thread()) or real(*given))
-    running([Lane(opened(good))], 5, until=lambda tests: tests.results())
+    running([Lane(opened(good))], 60, until=lambda tests: tests.results())
     assert threads
     assert threading.main_thread() not in threads
 
@@ -172,6 +173,6 @@ def test_requests_go_between_the_recorded_inputs(good):
         await lane.close(2)
         return answers, lane.stats
 
-    answers, stats = asyncio.run(asyncio.wait_for(story(), 10))
+    answers, stats = asyncio.run(asyncio.wait_for(story(), 60))
     assert len(answers) == 5
     assert (stats.inferences, stats.rejected) == (5, 0)

@@ -123,11 +123,13 @@ def test_no_request_is_lost_while_models_are_swapped(tmp_path):
                 await asyncio.sleep(0)
 
         clients = [asyncio.ensure_future(client(seen)) for seen in answered]
-        await asyncio.sleep(0.05)
-        for version in ("2", "3"):
-            repository(tmp_path / start, version, peak=60)
-            await one.load("tiny")
-        await asyncio.sleep(0.05)
+        for version in ("1", "2", "3"):
+            if version != "1":
+                repository(tmp_path / start, version, peak=60)
+                await one.load("tiny")
+            async with asyncio.timeout(60):
+                while not all(version in seen for seen in answered):
+                    await asyncio.sleep(0.01)
         stop = True
         await asyncio.gather(*clients)
         await one.close()

@@ -1,6 +1,7 @@
 """The one JSON object that the page and `top` show: its shape, its numbers, and JSON whatever a bundle says."""
 
 import asyncio
+import gzip
 import json
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ from tests.runtime.test_watching import INFER, looked, request, until
 NAMES = {
     "": "name version host started_ms now_ms models machine errors history counters monitor",
     "model": "name version engine target precision format paused loaded_ms takes inputs outputs labels evidence"
-    " requests samples executions seconds batch drift quality shadow selftest",
+    " requests samples executions seconds batch drift unwatched quality shadow selftest",
     "requests": "answered failed rejected late cancelled waiting",
     "evidence": "metric value reference drop low high n",
     "drift": "alarm since_ms n features",
@@ -104,6 +105,18 @@ def test_a_model_that_says_nothing_of_itself_is_told_with_what_is_known():
     assert (told["drift"], told["quality"], told["shadow"], told["selftest"]) == (None, None, None, None)
 
 
+@pytest.mark.parametrize(
+    ("baseline", "wished", "why"),
+    [(True, True, None), (False, True, "no baseline"), (True, False, "switched off"), (False, False, "no baseline")],
+)
+def test_where_nobody_watches_drift_it_is_told_why(folder, tmp_path, baseline, wished, why):
+    bundle = folder if baseline else make_bundle(tmp_path / "bare")
+    with live(open_service([bundle]), watch=Watch(wishes=Wishes(drift=wished))) as one:
+        (model,) = json.loads(one.ask("/status")[1])["models"]
+    assert model["unwatched"] == why
+    assert status.unwatched(None, True) == "no baseline"
+
+
 def test_what_a_lane_did_is_counted(served):
     async def story():
         lane = Lane(served)
@@ -117,6 +130,20 @@ def test_what_a_lane_did_is_counted(served):
 
     told = asyncio.run(story())
     assert (told["requests"]["failed"], told["requests"]["rejected"], told["samples"]) == (1, 3, 2)
+
+
+@pytest.mark.parametrize("path", ["/status", "/status?recent", "/metrics"])
+def test_what_is_watched_is_packed_for_who_asks(folder, path):
+    with live(open_service([folder])) as one:
+        plain = one.ask(path)
+        code, body, headers = one.ask(path, Accept_Encoding="gzip")
+        assert (code, headers["Content-Encoding"], headers["Vary"]) == (200, "gzip", "accept-encoding")
+        assert headers["Content-Type"] == plain[2]["Content-Type"]
+        assert headers["Cache-Control"] == plain[2]["Cache-Control"]
+        assert plain[2]["Content-Encoding"] is None
+        assert gzip.decompress(body)[:40] == plain[1][:40]
+        assert len(body) < 0.5 * len(plain[1])
+        assert one.ask("/v2/models/tiny", Accept_Encoding="gzip")[2]["Content-Encoding"] is None
 
 
 @pytest.mark.parametrize("evidence", [{}, {"quality": None}, {"quality": "good"}, {"quality": [1]}, {"quality": 7}])

@@ -84,7 +84,7 @@ def test_a_supervisor_that_is_gone_or_deaf_stops_nobody(tmp_path, systemd, caplo
             if caplog.text:
                 break
     assert "was not told WATCHDOG" in caplog.text
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
 
 
 @pytest.mark.parametrize("address", ["vsock:2:1", "relative", "/", "@"])
@@ -180,11 +180,17 @@ def lane(run, queue=8, sample=True):
     return made
 
 
-async def watched(lanes, seconds, interval=0.2, after=lambda: None):
-    """What systemd was told in that time; then the lanes are closed."""
+async def until(true):
+    async with asyncio.timeout(60):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+async def watched(lanes, enough, interval=0.2, after=lambda: None):
+    """What systemd was told until that was enough; then the lanes are closed."""
     told = []
     task = asyncio.create_task(watch(lambda: lanes, interval, told.append))
-    await asyncio.sleep(seconds)
+    await until(lambda: enough(told))
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
@@ -204,9 +210,10 @@ def test_each_sign_of_life_is_earned_by_an_inference_of_every_model():
 
         return lane(run)
 
-    told = asyncio.run(watched([one("a"), one("b")], 0.55))
+    start = time.monotonic()
+    told = asyncio.run(watched([one("a"), one("b")], lambda told: len(told) >= 4))
     assert set(told) == {"WATCHDOG=1"}
-    assert 3 <= len(told) <= 7
+    assert len(told) - 1 <= (time.monotonic() - start) / 0.1
     assert min(ran.values()) >= len(told)
 
 
@@ -214,8 +221,9 @@ def test_one_engine_that_hangs_ends_the_signs_of_life(caplog):
     free = threading.Event()
     hung = lane(lambda feeds: free.wait(30) and feeds)
     with caplog.at_level(logging.ERROR):
-        assert asyncio.run(watched([lane(lambda feeds: feeds), hung], 0.5, after=free.set)) == []
-    assert "model m 1 does not answer" in caplog.text
+        lanes = [lane(lambda feeds: feeds), hung]
+        enough = "model m 1 does not answer"
+        assert asyncio.run(watched(lanes, lambda told: caplog.text.count(enough) > 2, after=free.set)) == []
 
 
 def test_an_engine_that_recovers_is_vouched_for_again():
@@ -227,8 +235,7 @@ def test_an_engine_that_recovers_is_vouched_for_again():
             raise RuntimeError("the driver is gone")
         return feeds
 
-    told = asyncio.run(watched([lane(run)], 0.75))
-    assert told
+    told = asyncio.run(watched([lane(run)], lambda told: len(told) > 2))
     assert len(told) <= len(calls) - 2
 
 
@@ -257,10 +264,10 @@ def test_a_model_whose_mask_is_always_infinite_is_no_hang():
 
 
 def test_a_busy_model_is_alive_and_a_full_queue_that_does_not_move_is_not():
-    async def story(work):
+    async def story(work, patience, pause):
         slow = lane(lambda feeds: (work(), feeds)[1], queue=1)
         feeds = {"x": np.ones((1, 2), np.float32)}
-        probe = probe_of(lambda: [slow], 0.2)
+        probe = probe_of(lambda: [slow], patience)
 
         async def load():
             while True:
@@ -274,7 +281,7 @@ def test_a_busy_model_is_alive_and_a_full_queue_that_does_not_move_is_not():
             for _ in range(3):
                 with contextlib.suppress(EdgeKitError):
                     await probe()
-                await asyncio.sleep(0.15)
+                await asyncio.sleep(pause)
             await probe()
         finally:
             for client in clients:
@@ -284,24 +291,23 @@ def test_a_busy_model_is_alive_and_a_full_queue_that_does_not_move_is_not():
             await slow.close()
 
     free = threading.Event()
-    asyncio.run(story(lambda: time.sleep(0.05)))
+    asyncio.run(story(lambda: time.sleep(0.05), 1.0, 0.7))
     free.clear()
     with pytest.raises(EdgeKitError, match="does not answer"):
-        asyncio.run(story(lambda: free.wait(30)))
+        asyncio.run(story(lambda: free.wait(60), 0.2, 0.15))
 
 
 def test_a_model_without_a_recording_is_left_out():
-    assert asyncio.run(watched([lane(lambda feeds: 1 / 0, sample=False)], 0.15))
+    assert asyncio.run(watched([lane(lambda feeds: 1 / 0, sample=False)], lambda told: told))
 
 
 def test_a_probe_that_never_ends_is_cut_off(caplog):
     async def story():
         told = []
         task = asyncio.create_task(feed(asyncio.Event().wait, 0.1, told.append))
-        await asyncio.sleep(0.3)
+        await until(lambda: caplog.text.count("did not answer within") > 1)
         task.cancel()
         return told
 
     with caplog.at_level(logging.ERROR):
         assert asyncio.run(story()) == []
-    assert "did not answer within" in caplog.text

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.families import Family, Sample
+from edgekit_runtime.telemetry import slate as slates
 from edgekit_runtime.telemetry.boots import Boot, this_boot
 from edgekit_runtime.telemetry.packing import pack, unpack
 from edgekit_runtime.telemetry.recording import record
-from edgekit_runtime.telemetry.ring import Ring
+from edgekit_runtime.telemetry.ring import TOGETHER, Ring
 
 EPOCH = 1_790_000_000_000
 MB = 2**20
@@ -225,6 +226,130 @@ def test_kill_9_loses_nothing_that_was_put(tmp_path: Path) -> None:
         database = sqlite3.connect(tmp_path / "telemetry.db")
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         database.close()
+
+
+def left(ring: Ring, folder: Path, to: Path) -> Path:
+    """The folder as a kill now would leave it."""
+    shutil.copytree(folder, to)
+    ring.close()
+    return to
+
+
+def test_what_waits_for_the_file_is_taken_up_from_the_slate(tmp_path: Path) -> None:
+    clock = Clock()
+    ring = Ring(tmp_path / "a", MB, boot=clock.boot)
+    kept = fill(ring, clock, 3)
+    ring.event(clock.now, "loaded", model="m")
+    kept |= fill(ring, clock, 1)
+    ring.sent("there", 2)
+    folder = left(ring, tmp_path / "a", tmp_path / "b")
+    with sqlite3.connect(folder / "telemetry.db") as database:
+        assert database.execute("SELECT count(*) FROM slots").fetchone() == (0,), "else this shows nothing"
+    database.close()
+    ring = Ring(folder, MB, boot=clock.boot)
+    assert read(ring) == kept
+    assert ring.events(9) == [(EPOCH + 30_000, "loaded", {"model": "m"})]
+    assert [slot.cursor for slot in ring.unsent("there", 9)] == [3, 4]
+
+
+def test_what_is_in_the_file_already_is_not_doubled_by_the_slate(tmp_path: Path) -> None:
+    clock = Clock()
+    ring = Ring(tmp_path / "a", MB, boot=clock.boot)
+    for number in range(100):
+        ring.event(clock.now, "tick", number=number)
+    kept = fill(ring, clock, 3)
+    slate = (tmp_path / "a" / "telemetry.open").read_bytes()
+    kept |= fill(ring, clock, 20, seed=1)
+    ring.close()
+    (tmp_path / "a" / "telemetry.open").write_bytes(slate)  # a kill between the file's commit and the slate's clearing
+    ring = Ring(tmp_path / "a", MB, boot=clock.boot)
+    assert read(ring) == kept
+    assert [facts["number"] for _, _, facts in ring.events(99)] == list(range(99, 99 - 64, -1))
+
+
+def test_a_slot_of_the_last_minute_is_read_and_sent_though_it_is_not_in_the_file(tmp_path: Path) -> None:
+    clock = Clock()
+    ring = Ring(tmp_path, MB, boot=clock.boot)
+    for at in range(1, 200):
+        fill(ring, clock, 1, seed=at)
+        slots = ring.unsent("there", 10)
+        assert [slot.cursor for slot in slots] == ([at - 1] if at > 1 else [])
+        ring.sent("there", at - 1)
+
+
+def cut(whole: bytes) -> bytes:
+    return whole[: len(whole) // 2 + 40]
+
+
+def of_another_hand(whole: bytes) -> bytes:
+    content = b'[[[7,1,1,0,3]],[[1,1,1,"x","{}"]],{"there":["a",0]}]\nabc'
+    head = slates.HEAD.pack(slates.MAGIC, 2**40, len(content), slates._sum(2**40, content))
+    return (head + content).ljust(slates.SIZE, b"\0")
+
+
+@pytest.mark.parametrize(
+    "spoil", [cut, of_another_hand, lambda _: b"", lambda whole: random.Random(0).randbytes(99_999)]
+)
+def test_a_slate_that_does_not_read_costs_the_last_minute_at_most(
+    tmp_path: Path, spoil: Callable[[bytes], bytes]
+) -> None:
+    clock = Clock()
+    ring = Ring(tmp_path / "a", MB, boot=clock.boot)
+    kept = fill(ring, clock, 20)
+    folder = left(ring, tmp_path / "a", tmp_path / "b")
+    (folder / slates.NAME).write_bytes(spoil((folder / slates.NAME).read_bytes()))
+    ring = Ring(folder, MB, boot=clock.boot)
+    found = read(ring)
+    assert list(found) == list(kept)[: len(found)]
+    assert len(found) >= 14
+    clock.on(10_000)
+    kept = fill(ring, clock, 3, seed=1)
+    ring.close()
+    assert kept.items() <= read(Ring(folder, MB, boot=clock.boot)).items()
+
+
+def test_a_slate_whose_disk_fails_says_so_and_ends_nothing(tmp_path: Path) -> None:
+    slate = slates.Slate(tmp_path)
+    assert slate.keep(b"one")
+    os.truncate(tmp_path / slates.NAME, 0)  # storing into such a page is SIGBUS
+    assert not slate.keep(b"two")
+    slate.close()
+
+
+def test_of_a_slate_that_a_kill_cut_the_one_before_counts(tmp_path: Path) -> None:
+    slate = slates.Slate(tmp_path)
+    for one in (b"one", b"two", b"three"):
+        assert slate.keep(one)
+    assert not slate.keep(bytes(slates.HALF))
+    slate.close()
+    whole = bytearray((tmp_path / slates.NAME).read_bytes())
+    assert slates.Slate(tmp_path).found == b"three"
+    place = whole.index(b"three")
+    whole[place] ^= 1
+    (tmp_path / slates.NAME).write_bytes(whole)
+    assert slates.Slate(tmp_path).found == b"two"
+
+
+def test_where_no_slate_can_be_had_each_second_goes_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / slates.NAME).mkdir()
+    clock = Clock()
+    ring = Ring(tmp_path, MB, boot=clock.boot)
+    kept = fill(ring, clock, 3)
+    with sqlite3.connect(left(ring, tmp_path, tmp_path.parent / "copy") / "telemetry.db") as database:
+        assert database.execute("SELECT count(*) FROM slots").fetchone() == (3,)
+    database.close()
+    assert read(Ring(tmp_path, MB, boot=clock.boot)) == kept
+
+
+@pytest.mark.slow
+def test_an_hour_of_seconds_writes_a_fifth_of_what_it_would_if_each_were_committed(tmp_path: Path) -> None:
+    from benchmarks.wear import taken, written
+
+    before = taken()
+    (tmp_path / "probe").write_bytes(bytes(8192))
+    if taken() == before:
+        pytest.skip("the system does not count what is written here")
+    assert 5 * written(tmp_path, 0.25, TOGETHER) < written(tmp_path, 0.25, 0)
 
 
 def test_a_clock_that_is_set_moves_what_was_not_sent(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The server under attack: each threat that concerns it has a test that fails without its guard, listed in `ROWS`.
 
 Refuses a row whose tests are not there. Floods are let loose on a process of its own, and held against `GROWTH` MB of
-memory and `PROMPT` seconds for an answer to who else asks."""
+memory and `PROMPT` seconds (more where the machine has much to do) for an answer to who else asks."""
 
 import ast
 import gzip
@@ -40,6 +40,7 @@ from edgekit_runtime.watching import Watch
 
 from tests.runtime.bundles import make_bundle
 from tests.runtime.live import LOCAL, live, pair, post, two
+from tests.waiting import here, until
 
 pytestmark = pytest.mark.slow
 
@@ -173,7 +174,7 @@ ROWS = {
 }
 GROWTH = 128.0
 """MB that one flood may make the server grow by: its buffers (16), what it unpacks (16), and the copies in hand."""
-PROMPT = 2.5
+PROMPT = 4.0
 FLOODED = Limits(
     body=4 * MIB, buffered=16 * MIB, chunks=4096, header_seconds=1.5, body_seconds=1.5, connections=300,
     per_address=200, values=2_000_000,
@@ -255,7 +256,7 @@ class Besieged:
             over.set()
             thread.join()
         assert not failed
-        assert slowest < PROMPT
+        assert slowest < here(PROMPT)
         assert peak - before < growth
         assert self.counted('edgekit_http_requests_total{code="500"}') == 0
 
@@ -351,8 +352,8 @@ def send(asked, count, codes):
 
     def flood(besieged):
         found = statuses(at_once(count, lambda number: besieged.ask(asked, seconds=5.0)))
-        assert found.keys() <= set(codes), found
-        assert found, "nobody was answered"
+        assert found.keys() <= {*codes, 408}, found  # a busy machine brings some too late
+        assert found.keys() & set(codes), "nobody was answered"
 
     return flood
 
@@ -447,20 +448,16 @@ def test_who_does_not_read_is_let_go_whatever_it_sends(monkeypatch):
             if any(known._stuck for known in one.server.edges[0].connections):
                 break
         assert one.server.edges[0].connections
-        end = time.monotonic() + 5
-        while one.server.edges[0].connections:
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        until(lambda: not one.server.edges[0].connections)
 
 
 def test_one_address_does_not_take_the_places_of_the_others():
     with live(Service([pair(same)], None, Policy(limits=Limits(connections=30, per_address=20)))) as one:
         held = [socket.create_connection(one.address, 5) for _ in range(150)]
         try:
-            time.sleep(0.3)
+            until(lambda: one.counted("edgekit_refused_total", "connections_per_address") == 130)
             with socket.create_connection(one.address, 5, OTHER) as connection:
                 assert read_all(connection, post(INFER, two())).startswith(b"HTTP/1.1 200")
-            assert one.counted("edgekit_refused_total", "connections_per_address") == 130
         finally:
             for connection in held:
                 connection.close()
@@ -655,7 +652,7 @@ def test_a_request_that_lies_is_refused_and_the_server_answers_the_next(besieged
     start = time.perf_counter()
     answer = besieged.ask(post(path, body, *headers))
     assert statuses([answer]).keys() <= {400, 413}, answer[:200]
-    assert time.perf_counter() - start < PROMPT
+    assert time.perf_counter() - start < here(PROMPT)
     assert besieged.ask(post(INFER, two())).startswith(b"HTTP/1.1 200")
 
 

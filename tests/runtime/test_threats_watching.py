@@ -13,6 +13,7 @@ import sqlite3
 import tarfile
 import threading
 import time
+import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,7 @@ from edgekit_runtime.watching import Watch
 
 from tests.runtime.live import LOCAL, Live, live, pair, post, two
 from tests.runtime.test_telemetry import EPOCH, Clock
+from tests.waiting import here
 
 HERE = Path(__file__).parent
 ROWS = {
@@ -101,7 +103,7 @@ ROWS = {
     ),
 }
 INFER = "/v2/models/m/infer"
-PROMPT = 2.5
+PROMPT = 4.0
 Change = Callable[[Path], object]
 
 
@@ -364,7 +366,7 @@ def test_who_looks_all_the_time_keeps_nobody_from_an_answer(watched: Live) -> No
         finally:
             over.set()
         assert sum(one.result() for one in looking) > 30
-    assert slowest < PROMPT
+    assert slowest < here(PROMPT)
 
 
 def written() -> int:
@@ -474,10 +476,12 @@ def test_packed_tensors_of_somebody_else_are_not_unpacked() -> None:
         made.writestr("x", b"no array")
     lies = pack({"x": [np.zeros((1, 4), np.float32)]}).replace(b"(1, 4), ", b"(1<<62),")
     for data, why in ((bomb.getvalue(), "packed"), (words.getvalue(), "no arrays"), (lies, ".")):
-        start = time.perf_counter()
+        tracemalloc.start()
         with pytest.raises(ValueError, match=why):
             unpack(data)
-        assert time.perf_counter() - start < 0.1
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 5_000_000
 
 
 def rewritten(**change: Any) -> Change:
@@ -561,7 +565,7 @@ def test_floors_that_are_no_numbers_do_not_wear_out_the_disk(tmp_path: Path, flo
     (tmp_path / "floors.json").write_text(json.dumps(many))
     start = time.perf_counter()
     store = Samples(tmp_path, 2**20)
-    assert time.perf_counter() - start < 1
+    assert time.perf_counter() - start < 20
     store.consider(sample(7))
     assert store.held.kept == {"m": 7}
 
@@ -652,7 +656,7 @@ def test_series_that_unpack_to_very_much_are_not_unpacked_again_and_again(tmp_pa
     ring = Ring(tmp_path, 2**20, boot=Clock().boot)
     start = time.perf_counter()
     assert ring.unsent("there", 1000) == []
-    assert time.perf_counter() - start < 4
+    assert time.perf_counter() - start < 30
     ring.close()
     goes_on(tmp_path)
 

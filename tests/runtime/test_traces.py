@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -100,6 +101,7 @@ def test_a_span_is_its_callers_child_with_its_parts_inside_it_in_order(tracers):
     assert found.paths == ["/v1/traces"]
     assert found.headers[0]["x-key"] == "k"
     assert found.resources[0]["service.name"] == "door"
+    assert found.resources[0]["host.name"] == socket.gethostname()
     assert (whole.trace_id.hex(), whole.parent_span_id.hex(), whole.trace_state) == (TRACE, SPAN, "vendor=1,other=2")
     assert whole.span_id.hex() not in (SPAN, "0" * 16)
     assert (whole.kind, whole.name) == (Span.SPAN_KIND_SERVER, "POST /v2/models/{name}/infer")

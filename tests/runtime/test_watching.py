@@ -17,6 +17,7 @@ from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.feedback import FILE, Feedback
 from edgekit_runtime.hook import Hook
 from edgekit_runtime.limits import MIB
+from edgekit_runtime.pace import Pace
 from edgekit_runtime.served import opened
 from edgekit_runtime.service import Policy, Service, open_service
 from edgekit_runtime.telemetering import Telemetry, Wanted
@@ -27,6 +28,7 @@ from tests.clients.serving import serving
 from tests.runtime.bundles import LABELS, add_baseline, make_bundle, some, truth
 from tests.runtime.live import LOCAL, Where, live, pair
 from tests.runtime.test_telemetering import events
+from tests.waiting import until
 
 ALWAYS = Wishes(share=1.0)
 INFER = "/v2/models/tiny/infer"
@@ -52,14 +54,6 @@ def status(one):
 def metrics(one, name):
     """The lines of that metric."""
     return [line for line in one.ask("/metrics")[1].decode().splitlines() if line.startswith(name)]
-
-
-def until(true, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-    return found
 
 
 def monitors():
@@ -188,8 +182,9 @@ def test_quick_and_slow_models_and_photos_and_grpc_are_all_seen(folder, tmp_path
     Image.fromarray(np.full((8, 8, 3), 99, np.uint8)).save(photo, "JPEG")
     service = open_service([folder])
     lane = service.lanes()[0]
+    lane._pace = Pace()
+    lane._pace.learn(MIB, 1)  # quick, whatever this machine did at the moment when it was tried
     with live(service, Where(LOCAL, grpc=LOCAL), watch=Watch(wishes=ALWAYS)) as one:
-        assert lane.quick
         one.ask(INFER, request(some()))
         looked(one, 1)
         given = triton.InferInput("x", [3, 3, 2, 2], "FP32")
@@ -203,7 +198,7 @@ def test_quick_and_slow_models_and_photos_and_grpc_are_all_seen(folder, tmp_path
         lane._run = lambda feeds: time.sleep(0.02) or real(feeds)
         for _ in range(3):
             one.ask(INFER, request(some()))
-        assert not lane.quick
+        assert not lane.quick  # 20 ms once takes the trust away
         looked(one, 6)
         assert lane.observer is not None
         assert one.server.watching._monitor.failed == 0
@@ -267,21 +262,25 @@ def test_the_machine_is_never_read_on_the_event_loop_and_not_for_each_who_asks(m
     loops = []
     with live(Service([pair(lambda feeds: {"y": feeds["x"]})])) as one:
         one.loop.call_soon_threadsafe(lambda: loops.append(threading.current_thread()))
-        begun = time.monotonic()
-        while time.monotonic() - begun < 1.5:
+        begun, asked = time.monotonic(), 0
+        while len(threads) < 2 or asked < 20:
             assert status(one)["machine"]
             assert metrics(one, "edgekit_machine")
-        assert 2 <= len(threads) <= 4
+            asked += 1
+            time.sleep(0.02)
+        assert len(threads) <= time.monotonic() - begun + 2
         assert loops[0] not in threads
 
 
 @pytest.mark.slow
 def test_a_server_ends_while_its_watch_is_busy(folder, tmp_path):
+    answers = threading.Event()
+
     class Stuck:
         """A store of samples on a disk that does not answer."""
 
         def consider(self, one):
-            time.sleep(6)
+            answers.wait(60)
 
         def families(self):
             return []
@@ -290,7 +289,8 @@ def test_a_server_ends_while_its_watch_is_busy(folder, tmp_path):
         one.ask(INFER, request(some()))
         until(one.server.watching._monitor._queue.empty)
         begun = time.monotonic()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
+    answers.set()
 
 
 def test_a_request_is_answered_while_the_watch_fails(folder, monkeypatch, caplog):
@@ -322,12 +322,12 @@ def test_the_self_test_is_told_soon_and_again_after_a_swap(tmp_path):
     make_bundle(repository / "one")
     service = open_service([], policy=Policy(repository=repository))
     with live(service) as one:
-        assert until(lambda: status(one)["models"][0]["selftest"], 15)["passed"] is True
+        assert until(lambda: status(one)["models"][0]["selftest"], 60)["passed"] is True
         assert metrics(one, "edgekit_selftest_passed{") == ['edgekit_selftest_passed{model="tiny",version="1"} 1']
         make_bundle(repository / "two", version="2")
         do(one, service.load("tiny"))
         assert status(one)["models"][0]["selftest"] is None
-        assert until(lambda: status(one)["models"][0]["selftest"], 15)["passed"] is True
+        assert until(lambda: status(one)["models"][0]["selftest"], 60)["passed"] is True
         assert metrics(one, "edgekit_selftest_passed{") == ['edgekit_selftest_passed{model="tiny",version="2"} 1']
         assert one.lanes_answered() == 0
 

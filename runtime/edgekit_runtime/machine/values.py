@@ -53,7 +53,6 @@ GAUGES = (
     ("load", "edgekit_machine_load1", "Mean number of runnable tasks over a minute."),
     ("memory_total", "edgekit_machine_memory_total_bytes", "Memory of the machine."),
     ("memory_available", "edgekit_machine_memory_available_bytes", "Memory that a new program could have."),
-    ("resident", "edgekit_process_resident_bytes", "Memory that this server holds."),
     ("disk_total", "edgekit_machine_disk_total_bytes", "Size of the disk that the server writes to."),
     ("disk_free", "edgekit_machine_disk_free_bytes", "What is free there for this server."),
     ("uptime", "edgekit_machine_uptime_seconds", "Seconds since the machine started."),

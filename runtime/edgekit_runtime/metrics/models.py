@@ -3,6 +3,7 @@
 Refuses nothing; what a model's bundle does not say is left out."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import accumulate
 
 from edgekit_runtime.families import Family, Kind, Labels, Sample
@@ -11,6 +12,7 @@ from edgekit_runtime.lane import Lane
 
 REASONS = ("bad_request", "bug", "busy", "cancelled", "late", "unsupported")
 """Why requests fail, mostly: told before the first of each, so that it is seen as a rise."""
+LONGEST_TIME = 40
 MOST = 1e12
 """A quality beyond is none: a bundle may say anything there, NaN and integers of a thousand digits too."""
 
@@ -76,6 +78,12 @@ def families(lanes: Sequence[Lane], selftests: Mapping[tuple[str, str], tuple[bo
         "The quality that the build measured on its evaluation data, in the metric's own unit (shares: 0 to 1).",
         tuple(sample for lane, known in named for sample in _built(lane, known)),
     )
+    yield Family(
+        "edgekit_model_built_timestamp_seconds",
+        "gauge",
+        "When the model was built, in seconds since 1970.",
+        tuple(sample for lane, known in named for sample in _when_built(lane, known)),
+    )
     tested = [
         (known, *found)
         for lane, known in named
@@ -120,6 +128,18 @@ def _about(lane: Lane) -> Labels:
     if manifest is None:
         return (engine,)
     return (engine, ("target", manifest.target), ("precision", manifest.precision), ("format", manifest.format))
+
+
+def _when_built(lane: Lane, known: Labels) -> Iterator[Sample]:
+    """Nothing of a bundle of before it was written down, nor of one that says something else than a time."""
+    manifest = lane.served.manifest
+    told = manifest.provenance.get("built") if manifest else None
+    try:
+        when = datetime.fromisoformat(told) if isinstance(told, str) and len(told) <= LONGEST_TIME else None
+        if when is not None and when.tzinfo is not None:
+            yield Sample(when.timestamp(), known)
+    except (ValueError, OverflowError):
+        return
 
 
 def _built(lane: Lane, known: Labels) -> Iterator[Sample]:

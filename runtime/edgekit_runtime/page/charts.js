@@ -77,23 +77,21 @@ export function bars(before, now) {
   );
 }
 
-/** Intervals [{low, value, high, kind}] one below the other, on one scale. */
+/** Intervals [{low, value, high, kind}], a picture each, all on one axis `from` one round share `to` another. */
 export function whiskers(found) {
   const ends = found.flatMap((one) => [one.low, one.value, one.high]).filter(known);
-  const pad = Math.max(0.005, (Math.max(...ends) - Math.min(...ends)) * 0.08);
-  const [from, to] = [Math.max(0, Math.min(...ends) - pad), Math.min(1, Math.max(...ends) + pad)];
-  const x = (value) => (((value - from) / Math.max(to - from, 1e-9)) * 100).toFixed(2);
-  const drawing = found.flatMap(({ low, value, high, kind }, at) => {
-    const y = 12 + at * 20;
-    const ranged = known(low) && known(high);
-    return [
-      ranged ? s("line", { class: `range ${kind}`, x1: `${x(low)}%`, x2: `${x(high)}%`, y1: y, y2: y }) : null,
-      s("circle", { class: kind, cx: `${x(value)}%`, cy: y, r: kind === "was" ? 4 : 5 }),
-    ];
-  });
-  return {
-    from,
-    to,
-    svg: s("svg", { class: "whiskers", height: found.length * 20 + 4, "aria-hidden": "true" }, ...drawing),
-  };
+  const [from, last] = [Math.floor(Math.min(...ends) * 20) / 20, Math.ceil(Math.max(...ends) * 20) / 20];
+  const to = Math.max(last, from + 0.05);
+  const x = (value) => `${(((value - from) / (to - from)) * 100).toFixed(2)}%`;
+  const rows = found.map(({ low, value, high, kind }) =>
+    s(
+      "svg",
+      { class: "whiskers", height: 16, "aria-hidden": "true" },
+      known(low) && known(high)
+        ? s("line", { class: `range ${kind}`, x1: x(low), x2: x(high), y1: 8, y2: 8 })
+        : null,
+      s("circle", { class: kind, cx: x(value), cy: 8, r: kind === "was" ? 4 : 5 }),
+    ),
+  );
+  return { from, to, rows };
 }

@@ -4,7 +4,7 @@
 import { lines } from "./charts.js";
 import { attribute, by, h, redraw, row, say, show } from "./dom.js";
 import { SPAN_MS } from "./memory.js";
-import { NONE, count, duration, interval, known, mean, percent, quantileWords, span } from "./numbers.js";
+import { NONE, between, count, duration, interval, known, mean, percent, quantileWords, span } from "./numbers.js";
 
 const SHARES = ["top1", "top5", "top-1", "top-5", "agreement", "accuracy"];
 const METRICS = {
@@ -12,7 +12,10 @@ const METRICS = {
   top5: "top-5 accuracy",
   mae: "mean absolute error",
   cosine: "cosine similarity",
+  agreement: "share of same answers",
 };
+/** Of these the reference is the model itself, which is like itself. */
+const LIKENESS = ["cosine", "agreement"];
 const TIMES = { request: "Whole request", queue: "Waiting in the queue", compute: "In the engine" };
 const OUTCOMES = {
   answered: "Answered",
@@ -42,7 +45,7 @@ export function models(all, picked, memory, choose) {
     say(cells[2], one.paused ? "opening" : rate(recent));
     say(cells[3], recent ? quantileWords(recent.request, 0.99) : NONE);
     say(cells[4], count(one.requests.failed));
-    say(cells[5], one.drift ? (one.drift.alarm ? "Alarm" : "none") : NONE);
+    say(cells[5], one.drift ? (one.drift.alarm ? "Alarm" : "none") : one.unwatched ? "not watched" : NONE);
   });
 }
 
@@ -97,15 +100,24 @@ function facts(one) {
 function evidence({ evidence: found, paused }) {
   const opening = paused ? "The engine is being opened; requests wait. " : "";
   if (!found || !known(found.value)) return `${opening}The bundle brings no evidence of its quality.`;
-  const share = SHARES.includes(found.metric);
-  const amount = (value) => (share ? percent(value) : count(value));
-  const ends = share ? interval(found.value, found.n) : null;
-  const range = ends ? ` (95 % interval ${percent(ends[0])} to ${percent(ends[1])})` : "";
-  const proven = `${opening}When it was built: ${METRICS[found.metric] ?? found.metric} ${amount(found.value)}${range} on ${count(found.n)} samples`;
-  if (!known(found.drop)) return `${proven}.`;
+  const { metric, reference, drop, low, high } = found;
+  if (LIKENESS.includes(metric))
+    return `${opening}When it was built, its answers were held against those of the model it was made from: ${measured(found)}. 1 would be the same.`;
+  const proven = `${opening}When it was built: ${measured(found)}`;
+  if (!known(drop)) return `${proven}.`;
+  const share = SHARES.includes(metric);
   const lost = (value) => (share ? `${(value * 100).toFixed(2)}` : count(value));
-  const sure = known(found.low) && known(found.high) ? `, 95 % interval ${lost(found.low)} to ${lost(found.high)}` : "";
-  return `${proven}. The model it was made from: ${amount(found.reference)} (lost: ${lost(found.drop)}${share ? " points" : ""}${sure}).`;
+  const sure = known(low) && known(high) ? `, 95 % interval ${lost(low)} to ${lost(high)}` : "";
+  return `${proven}. The model it was made from: ${share ? percent(reference) : count(reference)} (lost: ${lost(drop)}${share ? " points" : ""}${sure}).`;
+}
+
+/** The metric and its value, with the interval where there is one, and of how many samples. */
+export function measured({ metric, value, reference, low, high, n }) {
+  const share = SHARES.includes(metric);
+  let ends = share ? interval(value, n) : null;
+  if (LIKENESS.includes(metric) && [reference, low, high].every(known)) ends = [reference - high, reference - low];
+  const range = ends ? `95 % interval ${share ? between(...ends) : ends.map(count).join(" to ")}, ` : "";
+  return `${METRICS[metric] ?? metric} ${share ? percent(value) : count(value)} (${range}n = ${count(n)})`;
 }
 
 function charts(points, now, recent) {

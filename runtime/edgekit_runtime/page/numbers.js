@@ -26,7 +26,12 @@ export function duration(seconds) {
 }
 
 export function percent(share, digits = 1) {
-  return known(share) ? `${(share * 100).toFixed(digits)} %` : NONE;
+  return known(share) ? `${(share * 100).toFixed(digits)}\u00a0%` : NONE;
+}
+
+/** Two shares as the ends of an interval: 88.1 to 93.4 %. */
+export function between(low, high) {
+  return `${percent(low).replace("\u00a0%", "")} to ${percent(high)}`;
 }
 
 export function bytes(amount) {

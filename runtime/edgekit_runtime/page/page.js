@@ -6,12 +6,14 @@ import { announce, by, h, redraw, say, show } from "./dom.js";
 import { drift } from "./drift.js";
 import { Memory } from "./memory.js";
 import { key, model, models } from "./model.js";
-import { count, span } from "./numbers.js";
+import { count, few, span } from "./numbers.js";
 import { quality } from "./quality.js";
 import { troubles } from "./troubles.js";
 import { trying } from "./trying.js";
 
 const [QUICK_MS, HIDDEN_MS, PATIENCE_MS] = [1000, 5000, 8000];
+
+const TAGS = { alarm: "Alarm", watch: "Watch", open: "Note" };
 
 const memory = new Memory();
 let chosen = location.hash.slice(1);
@@ -66,10 +68,11 @@ function draw() {
 }
 
 function head(found) {
-  const worst = found.some((one) => one.state === "alarm") ? "alarm" : found.length ? "watch" : "good";
+  const worst = found.some((one) => one.state === "alarm") ? "alarm" : (found[0]?.state ?? "good");
   const serving = last.models.length === 1 ? last.models[0].name : `${last.models.length} models`;
   const words = {
     good: last.models.length ? `${serving}: all is well` : "No model is loaded yet",
+    open: `${serving}: running; drift is not watched${last.models.length > 1 ? ` of ${few(found.map((one) => one.title))}` : ""}`,
     watch: `${serving}: running, but take a look`,
     alarm: found.find((one) => one.state === "alarm")?.title,
   }[worst];
@@ -83,7 +86,7 @@ function head(found) {
         h(
           "li",
           { "data-state": state },
-          h("span", { class: "tag" }, state === "alarm" ? "Alarm" : "Watch"),
+          h("span", { class: "tag" }, TAGS[state]),
           h("span", {}, told, " ", h("a", { href: `#${where}` }, "Show")),
         ),
       ),

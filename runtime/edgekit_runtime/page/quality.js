@@ -3,62 +3,69 @@
 
 import { whiskers } from "./charts.js";
 import { by, h, redraw } from "./dom.js";
-import { count, interval, known, moment, percent } from "./numbers.js";
+import { measured } from "./model.js";
+import { between, count, interval, known, moment, percent } from "./numbers.js";
 
 export function quality(model, now) {
-  redraw(by("quality-said"), [model.quality, model.shadow, model.selftest], () => [
-    ...field(model.quality),
+  redraw(by("quality-said"), [model.quality, model.shadow, model.selftest, model.evidence], () => [
+    ...field(model),
     ...shadow(model.shadow),
     h("p", {}, replayed(model.selftest, now)),
   ]);
 }
 
-function field(found) {
+function field({ quality: found, evidence }) {
   if (!found || !found.n)
     return [
       h(
         "p",
         {},
-        "No true labels have come back. Where the server runs with --feedback, send them to /feedback with the id of the request: the accuracy in the field then stands here beside the build's.",
+        "No true labels have come back. Where the server runs with --feedback, send them to /feedback with the id of the request: how often the model is right in the field then stands here.",
       ),
     ];
   const built = found.built && known(found.built.value) ? found.built : null;
-  const range = built ? interval(built.value, built.n) : null;
-  const told = h(
-    "p",
-    { class: "lead" },
-    `${percent(found.accuracy)} right (95 % interval ${percent(found.low)} to ${percent(found.high)}) of ${count(found.n)} answers whose true label came back`,
-    built ? `; ${percent(built.value)} of ${count(built.n)} when it was built.` : ".",
-  );
-  const marks = [{ low: found.low, value: found.accuracy, high: found.high, kind: "now" }];
-  if (built) marks.push({ low: range?.[0], value: built.value, high: range?.[1], kind: "was" });
-  return [told, ...scale(marks, built ? ["Field", "Built"] : ["Field"])];
+  const [low, high] = (built && interval(built.value, built.n)) ?? [];
+  const told = `In the field ${share(found.accuracy, found.low, found.high, `n = ${count(found.n)} answers whose true label came back`)} are right.`;
+  const marks = [{ name: "In the field", low: found.low, value: found.accuracy, high: found.high, kind: "now" }];
+  if (built) marks.push({ name: "At the build", low, value: built.value, high, kind: "was" });
+  return [
+    h("p", { class: "lead" }, told, " ", beside(built, low, high, evidence)),
+    scale(marks, "Share of right answers"),
+  ];
 }
+
+/** What the build measured, if it is of the same kind; else that it is not. */
+function beside(built, low, high, evidence) {
+  if (built) return `At the build ${share(built.value, low, high, `n = ${count(built.n)}`)} were.`;
+  return evidence && known(evidence.value)
+    ? `The build measured ${measured(evidence)}, which cannot be compared with labels.`
+    : "The bundle brings nothing to compare that with.";
+}
+
+const share = (value, low, high, n) =>
+  `${percent(value)} (${known(low) && known(high) ? `95 % interval ${between(low, high)}, ` : ""}${n})`;
 
 function shadow(found) {
   if (!found || !found.n) return [];
-  const words = `The float model agrees with ${percent(found.agreement)} (95 % interval ${percent(found.low)} to ${percent(found.high)}) of ${count(found.n)} answers that it was asked for too.`;
-  return [
-    h("p", { class: "lead" }, words),
-    ...scale([{ low: found.low, value: found.agreement, high: found.high, kind: "now" }], ["Agreement"]),
-  ];
+  const words = `The model before it was made smaller (float) gives the same answer to ${share(found.agreement, found.low, found.high, `n = ${count(found.n)} requests that it was asked too`)}.`;
+  const mark = { name: "Same answer", low: found.low, value: found.agreement, high: found.high, kind: "now" };
+  return [h("p", { class: "lead" }, words), scale([mark], "Share of same answers")];
 }
 
-function scale(marks, names) {
-  const { from, to, svg } = whiskers(marks);
-  const legend =
-    names.length > 1
-      ? h("p", { class: "fine" }, "Above: in the field. Below: when it was built. The lines are 95 % intervals.")
-      : null;
-  return [
+function scale(marks, what) {
+  const { from, to, rows } = whiskers(marks);
+  const [low, high] = [percent(from, 0), percent(to, 0)];
+  return h(
+    "figure",
+    { class: "ranges" },
+    ...rows.flatMap((svg, at) => [h("span", {}, marks[at].name), svg]),
+    h("p", { class: "axis", "aria-hidden": "true" }, h("span", {}, low), h("span", {}, high)),
     h(
-      "figure",
+      "figcaption",
       {},
-      svg,
-      h("p", { class: "axis", "aria-hidden": "true" }, h("span", {}, percent(from)), h("span", {}, percent(to))),
+      `${what}, on an axis from ${low} to ${high}. The dot is what was seen, the line its 95 % interval.`,
     ),
-    legend,
-  ];
+  );
 }
 
 function replayed(found, now) {

@@ -2,7 +2,8 @@
 // Refuses to cry for what is over: counts are those of the last minute.
 
 import { filled, hottest, isFull, isHot, slowed } from "./device.js";
-import { count, few, interval, known, moment, percent } from "./numbers.js";
+import { alarming, unwatched } from "./drift.js";
+import { count, interval, known, moment, percent } from "./numbers.js";
 
 export function troubles(status, memory) {
   const found = status.models.flatMap((model) => ofModel(model, memory.recent(model, 60000), status.now_ms));
@@ -11,19 +12,18 @@ export function troubles(status, memory) {
 
 const some = (number) => (number === 1 ? "1 request" : `${count(number)} requests`);
 
-const rank = ({ state }) => (state === "alarm" ? 0 : 1);
+const rank = ({ state }) => ["alarm", "watch", "open"].indexOf(state);
 
 function ofModel(model, minute, now) {
   const { name, drift, quality, selftest } = model;
   const found = [];
   if (drift?.alarm) {
-    const moved = drift.features.filter((one) => one.alarm).map((one) => one.words);
     const when = known(drift.since_ms) ? `Since ${moment(drift.since_ms, now)}, what` : "What";
     found.push({
       state: "alarm",
       where: "drift",
       title: `${name}: drift alarm`,
-      words: `${name}: drift. ${when} comes in or goes out is not what the model was built on: ${few(moved) || "all features together"}.`,
+      words: `${name}: drift. ${when} comes in or goes out is not what the model was built on: ${alarming(drift.features, 3)}.`,
     });
   }
   if (selftest && !selftest.passed)
@@ -57,6 +57,13 @@ function ofModel(model, minute, now) {
       state: "watch",
       where: "model",
       words: `${name}: ${some(minute.late)} ran out of time in the last minute.`,
+    });
+  if (unwatched(model))
+    found.push({
+      state: "open",
+      where: "drift",
+      title: name,
+      words: `${name}: drift is not watched: ${unwatched(model)}`,
     });
   return found;
 }

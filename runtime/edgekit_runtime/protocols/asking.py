@@ -2,11 +2,23 @@
 
 Refuses nothing; the protocols do."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Any
 
 from edgekit_runtime.tensors import Feeds
+
+REQUEST_ID = "x-request-id"
+"""The header by which a client names a request where its protocol has no word for that, and is told the name."""
+PLAIN_ID = re.compile(r"[\x21-\x7e]{1,200}")
+"""What may come back in a header."""
+
+
+def request_id(own: str | None, said: str) -> str:
+    """The id of a request: the protocol's `own`, what the header `said`, or a new one."""
+    return own or (said if PLAIN_ID.fullmatch(said) else token_hex(8))
 
 
 @dataclass(slots=True)

@@ -10,10 +10,11 @@ from urllib.parse import parse_qs
 
 from edgekit_runtime.errors import BadRequest, EdgeKitError, Exceeded, Forbidden
 from edgekit_runtime.exchange import Request, Response, json_response
-from edgekit_runtime.feedback import LONGEST_ID, LONGEST_LABEL, Feedback, Judged
+from edgekit_runtime.feedback import LONGEST_ID, Feedback, Judged
 from edgekit_runtime.protocols import jsons
 from edgekit_runtime.routes import Parts, Route
 from edgekit_runtime.threads import in_thread
+from edgekit_runtime.told_labels import LONGEST_LABEL
 
 if TYPE_CHECKING:
     from edgekit_runtime.samples import Samples
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 MOST = 1_000
 """Labels in one request."""
 MOST_BODY = 2**20
-HINT = 'send {"id": "...", "label": "cat"}, or a list of such'
+HINT = 'send {"id": "...", "label": "cat"} ("label": [...] of a request of several rows), or a list of such'
 TOLD = {"id", "label", "model"}
+BY_ROW = ("answer", "label", "right", "index")
 TAR = (b"content-type", b"application/x-tar")
 NAMES = {"model": 200, "version": 200, "after": 64}
 """What a query may say, and how long it may be."""
@@ -39,9 +41,9 @@ def routes(feedback: Feedback | None, samples: "Samples | None") -> list[Route]:
         told = [_judged(feedback, one, service) for one in asked]
         if alone and isinstance(told[0], EdgeKitError):
             raise told[0]
-        said = [_said(one, feed["id"]) for one, feed in zip(told, asked, strict=True)]
+        said = [_said(one, feed) for one, feed in zip(told, asked, strict=True)]
         response = json_response(said[0] if alone else said)
-        judged = [one for one in told if isinstance(one, Judged)]
+        judged = [one[0] for one in told if not isinstance(one, EdgeKitError) and len(one) == 1]  # more are not kept
         return response if samples is None or not judged else _noted(samples, judged, response)
 
     def export(service: "Service", request: Request, parts: Parts) -> Awaitable[Response]:
@@ -71,7 +73,7 @@ def read(request: Request, service: "Service") -> tuple[list[dict[str, Any]], bo
         raise Exceeded(f"feedback of more than {MOST_BODY} bytes", hint="send fewer labels at once")
     raw = jsons.plain(jsons.read(request.body, service.policy.limits))
     every = raw if isinstance(raw, list) else [raw]
-    if len(every) > MOST:
+    if sum(map(_labels, every)) > MOST:
         raise Exceeded(f"more than {MOST} labels at once", hint="send them in several requests")
     if not every:
         raise BadRequest("an empty list of labels", hint=HINT)
@@ -80,32 +82,45 @@ def read(request: Request, service: "Service") -> tuple[list[dict[str, Any]], bo
     return every, not isinstance(raw, list)
 
 
+def _labels(one: Any) -> int:
+    """How many labels it tells."""
+    label = one.get("label") if isinstance(one, dict) else None
+    return len(label) if isinstance(label, list) and label else 1
+
+
 def _check(one: Any) -> None:
     if not isinstance(one, dict) or not {"id", "label"} <= one.keys() or not one.keys() <= TOLD:
         raise BadRequest("feedback is an id and a label, and may name the model", hint=HINT)
-    id, label, model = one["id"], one["label"], one.get("model")
+    id, model = one["id"], one.get("model")
     if not isinstance(id, str) or not 0 < len(id) <= LONGEST_ID:
         raise BadRequest(f"an id is a text of 1 to {LONGEST_ID} characters", hint=HINT)
-    if not isinstance(label, str | int) or isinstance(label, bool):
-        raise BadRequest("a label is a word, or the number of its class", hint=HINT)
-    if isinstance(label, str) and not 0 < len(label) <= LONGEST_LABEL:
-        raise BadRequest(f"a label has 1 to {LONGEST_LABEL} characters", hint=HINT)
     if model is not None and (not isinstance(model, str) or len(model) > NAMES["model"]):
         raise BadRequest("a model is named by a text", hint=HINT)
+    for label in one["label"] if isinstance(one["label"], list) else [one["label"]]:
+        if not isinstance(label, str | int) or isinstance(label, bool):
+            raise BadRequest("a label is a word, or the number of its class", hint=HINT)
+        if isinstance(label, str) and not 0 < len(label) <= LONGEST_LABEL:
+            raise BadRequest(f"a label has 1 to {LONGEST_LABEL} characters", hint=HINT)
 
 
-def _judged(feedback: Feedback, one: dict[str, Any], service: "Service") -> Judged | EdgeKitError:
-    """The judgement; what is refused of one label of a list must not lose the others."""
-    model = one.get("model")
+def _judged(feedback: Feedback, one: dict[str, Any], service: "Service") -> tuple[Judged, ...] | EdgeKitError:
+    """The judgement of each row; what is refused of one label of a list must not lose the others."""
+    model, label = one.get("model"), one["label"]
     name = None if model is None else service.aliases.get(model, (model, None))[0]
     try:
-        return feedback.tell(one["id"], one["label"], name)
+        return feedback.tell_rows(one["id"], label if isinstance(label, list) else (label,), name)
     except EdgeKitError as error:
         return error
 
 
-def _said(one: Judged | EdgeKitError, id: str) -> dict[str, Any]:
-    return asdict(one) if isinstance(one, Judged) else {"id": id, "error": one.what, "hint": one.hint}
+def _said(told: tuple[Judged, ...] | EdgeKitError, asked: dict[str, Any]) -> dict[str, Any]:
+    """What is answered; lists, where a list of labels was told."""
+    if isinstance(told, EdgeKitError):
+        return {"id": asked["id"], "error": told.what, "hint": told.hint}
+    first = asdict(told[0])
+    if not isinstance(asked["label"], list):
+        return first
+    return first | {key: [getattr(one, key) for one in told] for key in BY_ROW}
 
 
 async def _noted(samples: "Samples", judged: list[Judged], response: Response) -> Response:

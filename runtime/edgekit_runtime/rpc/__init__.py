@@ -4,6 +4,7 @@ Refuses nothing itself; the edge answers UNIMPLEMENTED for a path that is in no 
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,17 @@ if TYPE_CHECKING:
 MODULES = ("edgekit_runtime.rpc.v2", "edgekit_runtime.rpc.tfserving")
 
 
+Timed = Callable[[tuple[str, str], tuple[int, int, int, int]], None]
+"""Told of an inference that is traced: by which model it was answered, and what its parts took."""
+UNTRACED: AbstractContextManager[Timed | None] = nullcontext()
+
+
 def _everything(scope: str) -> None:
     """Allows each scope."""
+
+
+def _untraced() -> AbstractContextManager[Timed | None]:
+    return UNTRACED
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +33,18 @@ class Context:
 
     `timeout` is how many seconds the answer may take, None for as long as it takes; `metadata` are the headers that
     came, their names in lower case. `allow` raises unless the caller may use a scope beyond the method's own.
-    `stopping` is set when the server ends: a stream then answers what it has taken, and ends.
+    `stopping` is set when the server ends: a stream then answers what it has taken, and ends. `identify` gives the id
+    of a request that says this one itself (None: it says none); it is None where nobody asks for ids. `trace` is
+    entered around each request of a stream, and `traced` is for the one of another call.
     """
 
     timeout: float | None = None
     metadata: Mapping[str, str | bytes] = field(default_factory=dict)
     allow: Callable[[str], None] = _everything
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    traced: Callable[[tuple[str, str], tuple[int, int, int, int]], None] | None = None
+    traced: Timed | None = None
+    trace: Callable[[], AbstractContextManager[Timed | None]] = _untraced
+    identify: Callable[[str | None], str] | None = None
 
 
 Answer = Callable[["Service", Any, Context], Awaitable[Any]]

@@ -90,6 +90,7 @@ async def _infer(service: "Service", request: Message, spec: Message, read: Read
     def asked() -> Asked:
         made = read(request, signature(lane), named)
         made.traced = context.traced
+        made.id = None if context.identify is None else context.identify(None)
         return made
 
     reply = answer(lane, asked, request.ByteSize(), context.timeout)

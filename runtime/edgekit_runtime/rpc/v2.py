@@ -6,6 +6,7 @@ served or set on any but the admin address."""
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +120,8 @@ async def _stream_infer(service: "Service", messages: AsyncIterator[Message], co
 async def _one(service: "Service", message: Message, context: Context, strict: bool) -> Message:
     """One answer of a stream; `triton_final_response` says that a request gets no more than this one."""
     try:
-        reply = await _infer(service, message, context)
+        with context.trace() as traced:
+            reply = await _infer(service, message, context if traced is None else replace(context, traced=traced))
         reply.parameters["triton_final_response"].bool_param = True
         return STREAMED(infer_response=reply)
     except EdgeKitError as error:
@@ -214,9 +216,12 @@ def _unregister(reply: str) -> Answer:
 
 def _asked(lane: "Lane", message: Message, context: Context) -> Asked:
     known = lane.known(_known)
-    request = read_request(message, known)
+    request, id = read_request(message, known), message.id or None
+    if context.identify is not None:  # told in the reply too, as KServe and MLServer do: clients see no metadata
+        id = context.identify(id)
+        request = replace(request, id=id)
     write = partial(write_response, REPLY, known, request)
-    return Asked(request.feeds, write, request.timeout, message.id or None, traced=context.traced)
+    return Asked(request.feeds, write, request.timeout, id, traced=context.traced)
 
 
 def _known(served: "Served") -> Model:

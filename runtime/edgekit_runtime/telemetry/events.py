@@ -3,15 +3,17 @@
 Refuses nothing; facts that are too long are cut. Transactions and errors are the ring's."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from edgekit_runtime.telemetry.spans import span_of, spans
+from edgekit_runtime.telemetry.waiting import Told
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
+KEEP = "INSERT OR IGNORE INTO events(id, slot, moment, kind, facts) VALUES(?, ?, ?, ?, ?)"
 FACTS_BYTES = 2048
 MOST = 2000
 Event = tuple[int, str, str]
@@ -26,22 +28,29 @@ def event(when_ms: int, kind: str, facts: Mapping[str, Any]) -> Event:
     return when_ms, kind, text
 
 
-def write(db: "Connection", waiting: Iterable[Event], offset: int, slot: int, limit_bytes: int) -> int:
-    """Write them; how many. They may take an eighth of the file."""
-    made = [(slot, when_ms - offset, kind, facts) for when_ms, kind, facts in waiting]
-    if made:
-        db.executemany("INSERT INTO events(slot, moment, kind, facts) VALUES(?, ?, ?, ?)", made)
-        most = min(MOST, limit_bytes // 8 // FACTS_BYTES)
-        db.execute("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", (most,))
-    return len(made)
+def keep(db: "Connection", told: Sequence[Told], limit_bytes: int) -> None:
+    """Put them into the file, those that are not there yet. They may take an eighth of it."""
+    if told:
+        db.executemany(KEEP, told)
+        db.execute("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", (most(limit_bytes),))
 
 
-def read(db: "Connection", limit: int) -> list[tuple[int, str, dict[str, Any]]]:
-    """The last ones: (when_ms, kind, facts), the latest first."""
+def told(waiting: Iterable[Event], first: int, slot: int, offset: int) -> tuple[Told, ...]:
+    """Events beside a slot, numbered from `first` on."""
+    return tuple((first + at, slot, when - offset, kind, facts) for at, (when, kind, facts) in enumerate(waiting))
+
+
+def most(limit_bytes: int) -> int:
+    """How many there may be in a file of so many bytes."""
+    return min(MOST, limit_bytes // 8 // FACTS_BYTES)
+
+
+def read(db: "Connection", waiting: Sequence[Told], limit: int) -> list[tuple[int, str, dict[str, Any]]]:
+    """The last ones of the file and those that wait for it: (when_ms, kind, facts), the latest first."""
     times = spans(db)
-    query = "SELECT slot, moment, kind, facts FROM events ORDER BY id DESC LIMIT ?"
+    query = "SELECT id, slot, moment, kind, facts FROM events ORDER BY id DESC LIMIT ?"
     found = []
-    for slot, moment, kind, facts in db.execute(query, (limit,)).fetchall():
+    for _, slot, moment, kind, facts in [*reversed(waiting), *db.execute(query, (limit,)).fetchall()][:limit]:
         with suppress(ValueError, TypeError, RecursionError):  # one that does not read is left out
             found.append((moment + span_of(times, slot).offset, str(kind), dict(json.loads(facts))))
     return found

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.families import Family, Sample
-from edgekit_runtime.telemetry import events, room, rows, spans
+from edgekit_runtime.telemetry import events, room, rows, spans, waiting
 from edgekit_runtime.telemetry.boots import Boot, this_boot
 from edgekit_runtime.telemetry.series import Slot
 from edgekit_runtime.telemetry.store import FULL_CODE, NAME, broken, code, open_store, put_aside
+from edgekit_runtime.telemetry.unwritten import CURSOR, Unwritten
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
@@ -24,10 +25,8 @@ log = logging.getLogger("edgekit_runtime.telemetry")
 
 T = TypeVar("T")
 LEAST_BYTES = 2**20
-CURSOR = (
-    "INSERT INTO destinations(name, cursor, tried) VALUES(?1, ?2, ?3) ON CONFLICT(name) DO UPDATE"
-    " SET cursor = max(cursor, ?2), tried = max(tried, ?3)"
-)
+TOGETHER = 6
+"""Slots that go to the file at once: what is younger lies on the slate, which a kill leaves as it is."""
 
 
 class Ring:
@@ -35,13 +34,20 @@ class Ring:
 
     `put` is for one thread, once a second or so. `event` and `families` may be called from anywhere and cost little;
     an event is written with the next `put`. All else is for threads that may wait for the disk: not the event loop's.
+    Slots go to the file `together` at once; with 0 each `put` does, and there is no slate.
 
     Raises:
         EdgeKitError: the folder cannot be written, or another process keeps its telemetry there.
     """
 
     def __init__(
-        self, folder: Path, limit_bytes: int, interval: float = 10.0, days: float = 35.0, boot: Boot | None = None
+        self,
+        folder: Path,
+        limit_bytes: int,
+        interval: float = 10.0,
+        days: float = 35.0,
+        boot: Boot | None = None,
+        together: int = TOGETHER,
     ) -> None:
         if limit_bytes < LEAST_BYTES or interval <= 0 or days <= 0:
             raise EdgeKitError("telemetry needs 1 MB, an interval and an age", hint="say --telemetry-mb 64")
@@ -53,17 +59,18 @@ class Ring:
         self._dropped: Counter[str] = Counter()
         self._events: deque[events.Event] = deque(maxlen=256)
         self._cursors: dict[str, tuple[int, int]] = {}
+        self._together = together
         self._open: rows.Written | None = None
         self._offset: int | None = None
         self._missed: int | None = None
         self._bytes = 0
-        self._next_id = 1
+        self._next_id = self._next_event = 1
         self._pages = 0
         self._db: Connection | None = None
         self._begin()
 
     def put(self, families: Sequence[Family], when_ms: int) -> bool:
-        """What is measured now; whether it is on disk. It takes the place of what was put before in this slot."""
+        """What is measured now; whether a kill would leave it. What was put before in this slot goes."""
         import sqlite3
 
         with self._lock:
@@ -90,7 +97,8 @@ class Ring:
 
     def events(self, limit: int) -> list[tuple[int, str, dict[str, Any]]]:
         """The last ones: (when_ms, kind, facts), the latest first."""
-        return self._try(lambda db: events.read(db, limit), [])
+        most = min(limit, events.most(self._limit))
+        return self._try(lambda db: events.read(db, self._unwritten.waiting.events, most), [])
 
     def read(self, after: int, limit: int) -> list[Slot]:
         """The slots after a cursor, oldest first, whole; the one that is still being written is not among them."""
@@ -131,29 +139,36 @@ class Ring:
         )
 
     def close(self) -> None:
-        """Write the events that wait and close the file; whoever still asks is told that there is nothing."""
+        """Write what waits and close the file; whoever still asks is told that there is nothing."""
         import sqlite3
 
         with self._lock:
             db, self._db = self._db, None
             if db is not None:
                 with suppress(sqlite3.Error):
+                    held = self._unwritten.waiting
                     if self._offset is not None:
-                        events.write(db, tuple(self._events), self._offset, self._next_id, self._limit)
+                        held = held.told(self._told(self._next_id, self._offset))
+                    self._unwritten.flush(db, held, self._cursors)
                 with suppress(sqlite3.Error):
                     db.close()
+                self._unwritten.close()
 
     def _begin(self) -> None:
         import sqlite3
 
         self._db, self._pages = open_store(self._folder, self._limit)
+        self._unwritten = Unwritten(self._folder, self._limit, self._together > 0)
         try:
             room.shrink(self._db, self._pages)
+            self._dropped["broken"] += self._unwritten.take_up(self._db)
             last = "SELECT max(id) FROM slots UNION ALL SELECT max(tried) FROM destinations"
             self._next_id = max(self._next_id, *((row[0] or 0) + 1 for row in self._db.execute(last)))
+            self._next_event = (self._db.execute("SELECT max(id) FROM events").fetchone()[0] or 0) + 1
         except (sqlite3.Error, UnicodeDecodeError) as error:
             if not broken(error):
                 self._db.close()
+                self._unwritten.close()
                 raise EdgeKitError(f"telemetry cannot be kept in {self._folder}: {error}") from error
             self._renew(self._db, error)
 
@@ -164,6 +179,7 @@ class Ring:
         with suppress(sqlite3.Error):
             db.close()
         self._db, self._open, self._offset = None, None, None
+        self._unwritten.forget_slots()
         self._cursors.clear()
         self._dropped["broken"] += 1
         try:
@@ -173,25 +189,33 @@ class Ring:
             log.error("no more telemetry is kept: %s", worse)
 
     def _put(self, db: "Connection", families: Sequence[Family], when_ms: int, moment: int) -> None:
-        index = moment // self._interval_ms
+        index, unwritten = moment // self._interval_ms, self._unwritten
         if self._open is None or self._open.index != index:
-            for reason, slots in room.trim(db, self._pages, when_ms - self._age_ms, self._unsent_from()).items():
-                self._dropped[reason] += slots
-            self._bytes = room.on_disk(db, self._folder)
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            offset = self._placed(db, when_ms, when_ms - moment)
-            place = rows.Place(self._next_id, index, when_ms - offset, self._limit // 16)
-            written = rows.write(db, self._open, place, families)
-            told = offset if self._offset is None else self._offset
-            count = events.write(db, tuple(self._events), told, written.id, self._limit)
-            db.execute("COMMIT")
-        except BaseException:
-            room.roll_back(db)
-            raise
+            if len(unwritten.waiting.slots) >= self._together:
+                unwritten.flush(db, unwritten.waiting, self._cursors)
+            self._trim(db, when_ms)
+        offset = self._placed(db, when_ms, when_ms - moment)
+        place = rows.Place(self._next_id, index, when_ms - offset, self._limit // 16)
+        written = rows.write(db, self._open, place, families)
+        if self._open is not None and self._open.series != written.series:
+            unwritten.flush(db, unwritten.waiting, self._cursors)
+        happened = self._told(written.id, offset if self._offset is None else self._offset)
+        held = unwritten.waiting.slotted(written.row).told(happened)
+        if not unwritten.keep(held, self._cursors):
+            unwritten.flush(db, held, self._cursors)
         self._open, self._offset, self._next_id = written, offset, written.id + 1
-        for _ in range(count):
+        self._next_event += len(happened)
+        for _ in happened:
             self._events.popleft()
+
+    def _told(self, slot: int, offset: int) -> tuple[waiting.Told, ...]:
+        """The events that happened, beside this slot."""
+        return events.told(tuple(self._events), self._next_event, slot, offset)
+
+    def _trim(self, db: "Connection", when_ms: int) -> None:
+        for reason, slots in room.trim(db, self._pages, when_ms - self._age_ms, self._needed()).items():
+            self._dropped[reason] += slots
+        self._bytes = room.on_disk(db, self._folder)
 
     def _placed(self, db: "Connection", when_ms: int, offset: int) -> int:
         """What to add to moments now; where the clock was set, slots that were not sent are moved with it."""
@@ -200,7 +224,7 @@ class Ring:
         if self._offset is not None:
             log.warning("the clock was set by %+d s: unsent telemetry moves with it", (offset - self._offset) / 1000)
         (frozen,) = db.execute("SELECT ifnull(max(tried), 0) FROM destinations").fetchone()
-        spans.move(db, self._boot.name, offset, frozen)
+        spans.move(db, self._boot.name, offset, max(frozen, *(tried for _, tried in self._cursors.values()), 0))
         if self._offset is None:
             spans.begin(db, spans.Span(self._next_id, offset, when_ms), self._boot.name)
         return offset
@@ -212,7 +236,7 @@ class Ring:
         if code(error) != FULL_CODE or room.free_pages(db) >= room.SPARE:
             return False  # then it is the disk that is full, and what we drop makes no room there
         try:
-            lost = room.drop(db, self._unsent_from())
+            lost = room.drop(db, self._needed())
         except sqlite3.Error:
             return False
         self._dropped["full"] += lost or 0
@@ -244,7 +268,7 @@ class Ring:
 
     def _read(self, db: "Connection", after: int, limit: int) -> tuple[list[Slot], int]:
         before = self._next_id if self._open is None else self._open.id
-        slots, bad, last = rows.read(db, after, before, limit)
+        slots, bad, last = rows.read(db, rows.Part(after, before, limit), self._unwritten.waiting.slots)
         self._dropped["broken"] += bad
         return slots, last
 
@@ -257,9 +281,10 @@ class Ring:
     def _move_cursor(self, db: "Connection", name: str, cursor: int, tried: int) -> None:
         before = self._cursor(db, name)
         self._cursors[name] = max(before[0], cursor), max(before[1], tried)  # it holds even where the disk is full
-        if self._cursors[name] != before:
+        if self._cursors[name] != before and not self._unwritten.keep(self._unwritten.waiting, self._cursors):
             db.execute(CURSOR, (name, *self._cursors[name]))
 
-    def _unsent_from(self) -> int:
-        """The first slot that some destination does not have."""
-        return min((cursor for cursor, _ in self._cursors.values()), default=self._next_id) + 1
+    def _needed(self) -> rows.Needed:
+        """What no drop may take, and what it is to be counted for."""
+        unsent_from = min((cursor for cursor, _ in self._cursors.values()), default=self._next_id) + 1
+        return rows.Needed(unsent_from, 0 if self._open is None else self._open.series)

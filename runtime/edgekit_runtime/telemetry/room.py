@@ -5,7 +5,8 @@ Refuses nothing; where nothing can be dropped it says so. Each drop is a transac
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from edgekit_runtime.telemetry.rows import drop_oldest, older_than
+from edgekit_runtime.telemetry import slate
+from edgekit_runtime.telemetry.rows import Needed, drop_oldest, older_than
 from edgekit_runtime.telemetry.store import LOG_PAGES, NAME, PAGE
 
 if TYPE_CHECKING:
@@ -28,25 +29,25 @@ def used_pages(db: "Connection") -> int:
     return int(db.execute("PRAGMA page_count").fetchone()[0]) - free_pages(db)
 
 
-def trim(db: "Connection", pages: int, before_ms: int, unsent_from: int) -> dict[str, int]:
-    """Drop what is too old or too much; by reason, how many slots went that were not sent from `unsent_from` on."""
+def trim(db: "Connection", pages: int, before_ms: int, needed: Needed) -> dict[str, int]:
+    """Drop what is too old or too much; by reason, how many slots went that some destination does not have."""
     lost = {"full": 0, "old": 0}
     for _ in range(DROPS):
         full = used_pages(db) > pages - max(SPARE, pages // 32)
         if not full and not older_than(db, before_ms):
             break
-        dropped = drop(db, unsent_from)
+        dropped = drop(db, needed)
         if dropped is None:
             break
         lost["full" if full else "old"] += dropped
     return lost
 
 
-def drop(db: "Connection", unsent_from: int) -> int | None:
+def drop(db: "Connection", needed: Needed) -> int | None:
     """Drop the oldest chunk; how many of its slots were not sent. None: there is only the one being written."""
     db.execute("BEGIN IMMEDIATE")
     try:
-        unsent = drop_oldest(db, unsent_from)
+        unsent = drop_oldest(db, needed)
         db.execute("COMMIT")
     except BaseException:
         roll_back(db)
@@ -57,7 +58,7 @@ def drop(db: "Connection", unsent_from: int) -> int | None:
 def shrink(db: "Connection", pages: int) -> None:
     """Make a file of more than so many pages shorter: the limit was lowered."""
     while db.execute("PRAGMA page_count").fetchone()[0] > pages:
-        if used_pages(db) > pages - SPARE and drop(db, 0) is None:
+        if used_pages(db) > pages - SPARE and drop(db, Needed(0)) is None:
             return
         db.execute(f"PRAGMA incremental_vacuum({LOG_PAGES})").fetchall()
     db.execute(f"PRAGMA max_page_count = {pages}").fetchall()
@@ -73,8 +74,8 @@ def roll_back(db: "Connection") -> None:
 
 
 def on_disk(db: "Connection", folder: "Path") -> int:
-    """Bytes of the file, its log and what was put aside."""
-    rest = [folder / f"{NAME}-wal", *folder.glob(f"{NAME}.broken-*")]
+    """Bytes of the file, its log, the slate and what was put aside."""
+    rest = [folder / f"{NAME}-wal", folder / slate.NAME, *folder.glob(f"{NAME}.broken-*")]
     size = int(db.execute("PRAGMA page_count").fetchone()[0]) * PAGE
     for one in rest:
         with suppress(OSError):

@@ -2,8 +2,8 @@
 
 Refuses a folder that cannot be written and a file that another process writes; a broken file is put aside.
 
-What is committed survives kill -9. The log is forced to disk about every minute, not each second, to spare SD cards:
-a power cut may take that minute, never the file's soundness."""
+What is committed survives kill -9 and, as the ring sets it, a power cut: it commits about once a minute, to spare SD
+cards, and keeps what is younger on its slate."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit_runtime.errors import EdgeKitError
-from edgekit_runtime.telemetry import spans
+from edgekit_runtime.telemetry import slate, spans
 
 if TYPE_CHECKING:
     from sqlite3 import Connection, Error
@@ -52,7 +52,7 @@ HINT = "name a folder that this user may write: --state DIR"
 
 def open_store(folder: Path, limit: int) -> tuple["Connection", int]:
     """The file in this folder, made where it is missing, put aside and begun anew where it is broken; and how many
-    pages it may have, so that file, log and what was put aside stay within `limit` bytes.
+    pages it may have, so that file, log, slate and what was put aside stay within `limit` bytes.
 
     Raises:
         EdgeKitError: the folder cannot be written, or another process writes it.
@@ -70,7 +70,7 @@ def open_store(folder: Path, limit: int) -> tuple["Connection", int]:
             put_aside(path, limit, str(error))
             db = _opened(path)
         aside = sum(one.stat().st_size for one in folder.glob(f"{NAME}.broken-*"))
-        pages = (limit - LOG_BYTES - aside) // PAGE
+        pages = (limit - LOG_BYTES - slate.SIZE - aside) // PAGE
         db.execute(f"PRAGMA max_page_count = {pages}").fetchall()
         return db, pages
     except OSError as error:
@@ -135,7 +135,7 @@ def _text(raw: bytes) -> str:
 def _set_up(db: "Connection") -> None:
     settings: tuple[tuple[str, Any], ...] = (
         ("locking_mode", "EXCLUSIVE"),  # one server a file; it also saves the file of shared memory
-        ("page_size", PAGE), ("auto_vacuum", "INCREMENTAL"), ("journal_mode", "WAL"), ("synchronous", "NORMAL"),
+        ("page_size", PAGE), ("auto_vacuum", "INCREMENTAL"), ("journal_mode", "WAL"), ("synchronous", "FULL"),
         ("wal_autocheckpoint", LOG_PAGES), ("journal_size_limit", LOG_BYTES), ("cache_size", -512),
         ("temp_store", "MEMORY"), ("trusted_schema", "OFF"),
     )  # fmt: skip
