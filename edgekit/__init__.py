@@ -31,7 +31,8 @@ def build(
         cache: the cache folder; the user's own where None.
         tell: told in words what is going on.
         **words: any other flag of `edgekit build`, with `_` for `-`: calibration, weights, shape, labels,
-            metric, output, format, precision, integer_io, calibration_samples, with_float, out, name, version.
+            metric, output, format, precision, integer_io, calibration_samples, with_float, out, name, version,
+            release, expires, key, keys, unsigned.
 
     Returns:
         One outcome for each target: its verdict, its bundle (None where it missed), and all facts as JSON values.

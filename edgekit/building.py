@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekit_runtime.errors import EdgeKitError
+from edgekit_runtime.keypair import public_of
 from edgekit_runtime.manifest import PLAIN
 
 from edgekit import sources
@@ -20,6 +21,7 @@ from edgekit.details import fewer_samples, look_inside
 from edgekit.elsewhere import can_score
 from edgekit.evidence import Verdict
 from edgekit.job import Job, Order, open_job, vocabulary
+from edgekit.keys import signing_key
 from edgekit.measuring import peak_of_build_mb
 from edgekit.model import Model, Tell
 from edgekit.outcome import (
@@ -90,13 +92,14 @@ def build(order: Order, cache: Cache, tell: Tell) -> tuple[Outcome, ...]:
     Raises:
         EdgeKitError: the order is at fault: nothing was made.
     """
-    basis = basis_of(order, cache)
+    secret = None if order.unsigned else signing_key(order.keys, order.key, tell)
+    basis = basis_of(order, cache, None if secret is None else public_of(secret).fingerprint)
     if known := remembered(order, basis, cache):
         return known
     prepared = prepare(order, tell)
     for place in prepared.places:
         refuse_to_replace(place)
-    job = open_job(prepared.order, prepared.model, prepared.fingerprint, cache, tell)
+    job = replace(open_job(prepared.order, prepared.model, prepared.fingerprint, cache, tell), secret=secret)
     outcomes = tuple(_build_one(job, plan, place) for plan, place in zip(prepared.plans, prepared.places, strict=True))
     if vocabulary(prepared.order) == vocabulary(order):  # of one that the model names the basis knows nothing
         remember(basis, cache, outcomes)

@@ -11,11 +11,37 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from edgekit_runtime.bundle import MANIFEST, describe, is_bundle, open_bundle
 from edgekit_runtime.errors import EdgeKitError
-from edgekit_runtime.manifest import Manifest, to_json
+from edgekit_runtime.manifest import FileEntry, Manifest, to_json
+from edgekit_runtime.signature import SIGNATURE, signed
+
+EPOCH = "SOURCE_DATE_EPOCH"
+"""Seconds since 1970: the time of a build that is to make what another made at that time (reproducible-builds.org)."""
+
+
+def build_time() -> int | None:
+    """The time that the environment sets for what is built; None where it sets none.
+
+    Raises:
+        EdgeKitError: it is no time.
+    """
+    said = os.environ.get(EPOCH)
+    if not said:
+        return None
+    if not (said.isascii() and said.isdigit() and len(said) <= 11):
+        raise EdgeKitError(f"{EPOCH} is no number of seconds", hint=f"set {EPOCH} to seconds since 1970, or unset it")
+    return int(said)
+
+
+def built_at() -> str:
+    """When what is built now was built: in UTC, as ISO 8601 writes it."""
+    said = build_time()
+    when = datetime.now(UTC) if said is None else datetime.fromtimestamp(said, UTC)
+    return when.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @contextmanager
@@ -84,13 +110,20 @@ def copy_files(source: Path, to: Path) -> None:
             shutil.copyfile(path, place)
 
 
-def seal(folder: Path, manifest: Manifest) -> Manifest:
-    """Write the manifest over the files that lie in `folder`; the manifest with their digests. The result opens."""
-    files = {
-        path.relative_to(folder).as_posix(): describe(path) for path in sorted(folder.rglob("*")) if path.is_file()
-    }
-    sealed = replace(manifest, files=files)
+def described(folder: Path) -> dict[str, FileEntry]:
+    """The files that lie in `folder`, by their names below it."""
+    return {path.relative_to(folder).as_posix(): describe(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def seal(folder: Path, manifest: Manifest, private_pem: bytes | None = None) -> Manifest:
+    """Write the manifest over the files that lie in `folder`, and sign all where there is a key to sign with.
+
+    The manifest with the files' digests; the result opens."""
+    sealed = replace(manifest, files=described(folder))
     (folder / MANIFEST).write_text(json.dumps(to_json(sealed), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    if private_pem is not None:
+        digests = {name: entry.sha256 for name, entry in described(folder).items()}
+        (folder / SIGNATURE).write_bytes(signed(manifest.name, digests, private_pem))
     open_bundle(folder)
     return sealed
 

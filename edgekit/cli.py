@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from edgekit_runtime.errors import EdgeKitError
 
+from edgekit.cli_keys import keys_verbs
+from edgekit.cli_oci import pack, pull, push
 from edgekit.cli_places import emulators
 from edgekit.cli_predict import predict
 from edgekit.cli_pull import pull_samples
@@ -124,6 +126,11 @@ def _answer_options(command: F) -> F:
 @click.option("--out", metavar="FOLDER", help="The bundle's folder; with several targets the folder that they go in.")
 @click.option("--name", metavar="WORD", help="The bundle's name.")
 @click.option("--bundle-version", "version", metavar="WORD", help="The bundle's version (1).")
+@click.option("--release", type=int, metavar="N", help="What grows from build to build (the second of the build).")
+@click.option("--expires", metavar="DAY|365d", help="After that no device installs it.")
+@click.option("--key", metavar="NAME", help="The key that signs it (edgekit key list).")
+@click.option("--keys", metavar="FOLDER", help="Where the keys lie.")
+@click.option("--unsigned", is_flag=True, default=None, help="Do not sign it; no device will install it.")
 @click.option(
     "--project",
     "project_file",
@@ -205,6 +212,10 @@ def init(model: str, target: str, data: str | None, weights: str | None, shape: 
 
 
 cli.add_command(emulators)
+cli.add_command(keys_verbs)
+cli.add_command(pack)
+cli.add_command(push)
+cli.add_command(pull)
 cli.add_command(predict)
 cli.add_command(pull_samples)
 

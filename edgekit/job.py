@@ -24,7 +24,10 @@ from edgekit.searching import search_share
 
 @dataclass(frozen=True)
 class Order:
-    """What the user ordered, parsed. `preprocess` is a table, `labels` words, `out` where the bundle goes."""
+    """What the user ordered, parsed. `preprocess` is a table, `labels` words, `out` where the bundle goes.
+
+    `release` and `expires` are the manifest's; `keys` is the folder of the keys, of which `key` signs.
+    """
 
     origin: Origin
     targets: tuple[str, ...]
@@ -46,6 +49,11 @@ class Order:
     out: Path | None = None
     name: str | None = None
     version: str = "1"
+    release: int | None = None
+    expires: int | None = None
+    keys: Path = Path()
+    key: str | None = None
+    unsigned: bool = False
     command: str = ""
 
 
@@ -55,7 +63,7 @@ class Job:
 
     The evaluation samples are in a random order of their own (seeded): the search sees the first `seen` of them,
     a confirmation the others. `places[i]` is where sample i stands in the data as they were given. `deadline` is
-    the time (of the clock) when the search ends with what it has; None where there is none.
+    the time (of the clock) when the search ends with what it has; None where there is none. `secret` signs the bundle.
     """
 
     order: Order
@@ -70,6 +78,7 @@ class Job:
     places: tuple[int, ...] = ()
     deadline: float | None = None
     wanted: Wanted | None = None
+    secret: bytes | None = field(default=None, repr=False)
 
     def word(self, index: int) -> str:
         """A class in words: its label, or its number where there is none."""

@@ -5,6 +5,7 @@ Refuses a key that no order has, with "did you mean"."""
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from edgekit_runtime.errors import EdgeKitError
 
 from edgekit.goals import Goals, parse_amount, parse_budget
 from edgekit.job import Order, read_labels, read_preprocess, read_toml
+from edgekit.keys import default_home
 from edgekit.model import Origin, parse_shape
 from edgekit.plan import FORMATS, known
 from edgekit.target import PRECISIONS
@@ -52,6 +54,11 @@ class Words:
     out: str | None = None
     name: str | None = None
     version: str = "1"
+    release: int | None = None
+    expires: str | None = None
+    keys: str | None = None
+    key: str | None = None
+    unsigned: bool = False
 
 
 KEYS = tuple(Words.__dataclass_fields__)
@@ -59,9 +66,9 @@ FOR_SIZE = ("float16", "int8-weights", "int4-weights")
 """Precisions that a CPU stores and does not compute in: who names one wants it for its size."""
 LISTS = ("target", "shape")
 TYPES: dict[str, type] = {
-    **dict.fromkeys(("integer_io", "smaller", "best", "with_float"), bool),
+    **dict.fromkeys(("integer_io", "smaller", "best", "with_float", "unsigned"), bool),
     **dict.fromkeys(LISTS, list),
-    "calibration_samples": int,
+    **dict.fromkeys(("calibration_samples", "release"), int),
 }
 """What a key of the project file holds, where it is not a text."""
 
@@ -90,6 +97,12 @@ def parse_order(words: Words) -> Order:
         )
     if words.calibration_samples < 1:
         raise EdgeKitError(f"{words.calibration_samples} calibration samples", hint="ask for at least 1")
+    if words.unsigned and words.key:
+        raise EdgeKitError("--key and --unsigned contradict each other", hint="say one of them")
+    if words.release is not None and words.release < 0:
+        raise EdgeKitError(
+            f"--release {words.release} is no release", hint="say a number that grows from build to build"
+        )
     preprocess = words.preprocess
     return Order(
         origin=parse_origin(words.model, words.weights, words.shape),
@@ -112,6 +125,11 @@ def parse_order(words: Words) -> Order:
         out=Path(words.out) if words.out else None,
         name=words.name,
         version=words.version,
+        release=words.release,
+        expires=parse_expiry(words.expires) if words.expires else None,
+        keys=Path(words.keys) if words.keys else default_home(),
+        key=words.key,
+        unsigned=words.unsigned,
         command=command_of(words),
     )
 
@@ -144,6 +162,25 @@ def _goals(words: Words) -> Goals:
         max_memory_mb=None if memory is None else memory / 1e6,
         smaller=words.smaller or words.precision in FOR_SIZE,
     )
+
+
+def parse_expiry(text: str) -> int:
+    """The Unix second that "90d" (days from now) or "2027-12-31" (its end, UTC) means.
+
+    Raises:
+        EdgeKitError: it is neither, or past.
+    """
+    now = datetime.now(UTC)
+    try:
+        if text.endswith("d"):
+            end = now + timedelta(days=int(text[:-1]))
+        else:
+            end = datetime.fromisoformat(text).replace(tzinfo=UTC) + timedelta(days=1)
+    except (ValueError, OverflowError) as error:
+        raise EdgeKitError(f"--expires {text!r} is no day", hint="say 365d, or 2027-12-31") from error
+    if end <= now:
+        raise EdgeKitError(f"--expires {text}: that is past", hint="say a day to come, or leave it out")
+    return int(end.timestamp())
 
 
 def parse_origin(model: str, weights: str | None = None, shapes: Sequence[str] = ()) -> Origin:

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgekit import sources
 from edgekit.answers import machine
-from edgekit.bundle import copy_files, whole_folder
+from edgekit.bundle import build_time, copy_files, whole_folder
 from edgekit.cache import Cache, key
 from edgekit.data import raw_fingerprint
 from edgekit.elsewhere import can_score
@@ -81,18 +81,21 @@ def model_fingerprint(origin: Origin, cache: Cache) -> str:
     return fingerprint
 
 
-def basis_of(order: Order, cache: Cache) -> dict[str, Any] | None:
-    """All that a build depends on, where it can be told without building; None where it cannot."""
-    read = (order.data, order.calibration, vocabulary(order))
+def basis_of(order: Order, cache: Cache, signer: str | None) -> dict[str, Any] | None:
+    """All that a build depends on, where it can be told without building; None where it cannot. `signer` is the
+    fingerprint of the key that signs."""
+    built, read = build_time(), (order.data, order.calibration, vocabulary(order))
     data = {where: raw_fingerprint(where) for where in read if where is not None}
     if None in data.values() or ":" in (order.metric or "") or order.measure_on:
         return None
     return {
-        "order": {key: str(value) for key, value in vars(replace(order, out=None, command="")).items()},
+        "order": {key: str(value) for key, value in vars(replace(order, out=None, command="", keys=Path())).items()},
+        "signer": signer,
         "model": model_fingerprint(order.origin, cache),
         "targets": [asdict(find_target(name)) for name in order.targets],
         "data": data,
         "machine": machine(),
+        "built": built,
         "elsewhere": [can_score(order, find_target(name)) for name in order.targets],
     }
 

@@ -5,6 +5,7 @@ Refuses nothing: what comes here has passed."""
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -14,18 +15,22 @@ from edgekit_runtime.manifest import Golden, Manifest, Shadow
 from edgekit_runtime.ports import Port
 from edgekit_runtime.tensors import Feeds
 
+from edgekit.attesting import PROVENANCE as ATTESTED
+from edgekit.attesting import attested
 from edgekit.baselines import FILE, Recorded, as_sent
-from edgekit.bundle import copy_files, seal
+from edgekit.bundle import built_at, copy_files, described, seal
 from edgekit.job import Job
 from edgekit.making import probes
 from edgekit.model import Artifact
 from edgekit.plan import Plan
 from edgekit.report import card, page
+from edgekit.sbom import SBOM, sbom
 from edgekit.scoring import Tried
 
 GOLDEN_SAMPLES = 3
 FLOAT = "float"
 """The folder of the float artifact in a bundle that carries it."""
+PROVENANCE = ("source", "data", "machine", "tools", "edgekit")
 VOCAB = "vocab.txt"
 """The name of a vocabulary in the bundle, whatever it was before."""
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2}
@@ -47,29 +52,41 @@ def pack(job: Job, plan: Plan, tried: Tried, facts: Mapping[str, Any], recorded:
     (folder / "report.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     (folder / "report.html").write_text(page(facts), encoding="utf-8")
     (folder / "MODEL_CARD.md").write_text(card(facts), encoding="utf-8")
-    return seal(
-        folder,
-        Manifest(
-            name=order.name,
-            version=order.version,
-            target=plan.target.name,
-            format=artifact.format,
-            precision=tried.candidate.precision,
-            engine=artifact.format,
-            entry=artifact.path.name,
-            inputs=artifact.inputs,
-            outputs=artifact.outputs,
-            files={},
-            options=tried.candidate.options,
-            preprocess=_preprocess(job, folder),
-            labels="labels.txt" if order.labels else None,
-            golden=_golden(job, artifact, folder),
-            baseline=FILE if recorded.content is not None else None,
-            shadow=_shadow(tried, folder) if facts["shadow"]["bytes"] else None,
-            evidence=dict(next(one for one in facts["candidates"] if one["chosen"])),
-            provenance={key: facts[key] for key in ("source", "data", "machine", "tools", "edgekit")},
-        ),
+    built = built_at()
+    released = int(datetime.fromisoformat(built).timestamp()) if order.release is None else order.release
+    manifest = Manifest(
+        name=order.name,
+        version=order.version,
+        target=plan.target.name,
+        format=artifact.format,
+        precision=tried.candidate.precision,
+        engine=artifact.format,
+        entry=artifact.path.name,
+        inputs=artifact.inputs,
+        outputs=artifact.outputs,
+        files={},
+        options=tried.candidate.options,
+        preprocess=_preprocess(job, folder),
+        labels="labels.txt" if order.labels else None,
+        golden=_golden(job, artifact, folder),
+        baseline=FILE if recorded.content is not None else None,
+        shadow=_shadow(tried, folder) if facts["shadow"]["bytes"] else None,
+        evidence=dict(next(one for one in facts["candidates"] if one["chosen"])),
+        provenance={"built": built, **{key: facts[key] for key in PROVENANCE}},
+        release=released,
+        expires=order.expires,
     )
+    _vouched(job, manifest, facts, built, folder)
+    return seal(folder, manifest, job.secret)
+
+
+def _vouched(job: Job, manifest: Manifest, facts: Mapping[str, Any], built: str, folder: Path) -> None:
+    """Add what tells others what is in the bundle and how it came to be; the latter where there is a key to sign it."""
+    bill = json.dumps(sbom(manifest, facts, described(folder), built), indent=1)
+    (folder / SBOM).write_text(bill + "\n", encoding="utf-8")
+    if job.secret is not None:
+        told = attested(manifest, facts, described(folder), built, job.secret)
+        (folder / ATTESTED).write_bytes(told)
 
 
 def shadow_facts(job: Job, plan: Plan, tried: Tried) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What tests of several files share."""
 
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,23 @@ from tests.sshd import Server, serving
 
 settings.register_profile("edgekit", deadline=None)  # how long an example takes tells of the machine's load
 settings.load_profile("edgekit")
+
+SLOW = re.compile(r"^pytestmark = (\[\s*)?pytest\.mark\.slow\b", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Without the slow tests, a file that has no others is left alone: what it imports would take a while."""
+    if config.getoption("markexpr") != "not slow" or collection_path.suffix != ".py":
+        return None
+    return SLOW.search(collection_path.read_text(encoding="utf-8")) is not None or None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _keys_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the suite builds is signed by keys of its own; nobody's own are touched."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
 
 
 @pytest.fixture(autouse=True)

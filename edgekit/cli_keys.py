@@ -1,0 +1,107 @@
+"""The verbs for keys: `edgekit key new|list|rotate|revoke|trust`.
+
+Refuses what `keys` refuses; no secret is ever printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edgekit.keys import Key
+
+
+@click.group("key")
+def keys_verbs() -> None:
+    """Keys that bundles are signed with, and what devices are to trust.
+
+    A root vouches for the signing keys: keep root.key away from the machine that builds, and bring it for new,
+    rotate and revoke. Devices get what they are to trust with the next flash.
+    """
+
+
+def _folder(command: Any) -> Any:
+    for option in (
+        click.option("--keys", "home", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the keys lie."),
+        click.option("--json", "as_json", is_flag=True, help="For machines."),
+    ):
+        command = option(command)
+    return command
+
+
+@keys_verbs.command()
+@click.argument("name", required=False)
+@_folder
+def new(name: str | None, home: Path | None, as_json: bool) -> None:
+    """Make a signing key called NAME (main), and a root where there is none."""
+    from edgekit import keys
+
+    home = home or keys.default_home()
+    first = not keys.listed(home)
+    made = keys.new(home, name or keys.FIRST)
+    _show([one for one in keys.listed(home) if one == made or first], as_json)
+    if first and not as_json:
+        click.echo(f"keep {home / 'root.key'} somewhere safe: who has it can have every device trust them")
+
+
+@keys_verbs.command("list")
+@_folder
+def list_(home: Path | None, as_json: bool) -> None:
+    """The keys, those of others too, and which are revoked."""
+    from edgekit import keys
+
+    found = keys.listed(home or keys.default_home())
+    if not found and not as_json:
+        click.echo(
+            f"no keys in {home or keys.default_home()}; `edgekit key new` makes one, and so does the first build"
+        )
+    _show(found, as_json)
+
+
+@keys_verbs.command()
+@click.argument("name")
+@_folder
+def rotate(name: str, home: Path | None, as_json: bool) -> None:
+    """Another key in the place of NAME (or root). What the old one signed stays good until it is revoked."""
+    from edgekit import keys
+
+    _show([keys.rotate(home or keys.default_home(), name)], as_json)
+
+
+@keys_verbs.command()
+@click.argument("name")
+@click.option("--why", default="", metavar="WORDS", help="What devices and people are told.")
+@_folder
+def revoke(name: str, why: str, home: Path | None, as_json: bool) -> None:
+    """Trust NAME (or a fingerprint) no more: devices refuse what it signed, from their next flash on."""
+    from edgekit import keys
+
+    _show([keys.revoke(home or keys.default_home(), name, why or "revoked")], as_json)
+
+
+@keys_verbs.command()
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Where to write it, instead of stdout.")
+@_folder
+def trust(out: Path | None, home: Path | None, as_json: bool) -> None:
+    """What a device is to trust: the document that flash carries along."""
+    from edgekit import keys
+
+    raw = keys.trust_document(home or keys.default_home())
+    if out is None:
+        click.echo(raw)
+    else:
+        out.write_bytes(raw)
+
+
+def _show(found: Sequence[Key], as_json: bool) -> None:
+    from edgekit import keys
+
+    if as_json:
+        click.echo(keys.shown(found))
+        return
+    for one in found:
+        state = f"revoked: {one.revoked}" if one.revoked else str(one.private or "its secret is not here")
+        click.echo(f"{one.name:<16} {one.role:<5} {one.fingerprint[:16]}  {state}")
