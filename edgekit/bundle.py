@@ -119,6 +119,8 @@ def seal(folder: Path, manifest: Manifest, private_pem: bytes | None = None) -> 
     """Write the manifest over the files that lie in `folder`, and sign all where there is a key to sign with.
 
     The manifest with the files' digests; the result opens."""
+    for name in (MANIFEST, SIGNATURE):
+        (folder / name).unlink(missing_ok=True)
     sealed = replace(manifest, files=described(folder))
     (folder / MANIFEST).write_text(json.dumps(to_json(sealed), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     if private_pem is not None:

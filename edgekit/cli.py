@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from edgekit_runtime.errors import EdgeKitError
 
+from edgekit.cli_encrypt import encrypt
 from edgekit.cli_keys import keys_verbs
 from edgekit.cli_oci import pack, pull, push
 from edgekit.cli_places import emulators
@@ -212,6 +213,7 @@ def init(model: str, target: str, data: str | None, weights: str | None, shape: 
 
 
 cli.add_command(emulators)
+cli.add_command(encrypt)
 cli.add_command(keys_verbs)
 cli.add_command(pack)
 cli.add_command(push)

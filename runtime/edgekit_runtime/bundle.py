@@ -6,17 +6,19 @@ import hashlib
 import json
 import zipfile
 import zlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from edgekit_runtime.engines import open_model
-from edgekit_runtime.errors import BadBundle, EdgeKitError, NotFound
+from edgekit_runtime.errors import BadBundle, EdgeKitError, NotFound, Untrusted
 from edgekit_runtime.manifest import FileEntry, Manifest, parse
 from edgekit_runtime.ports import connect
 from edgekit_runtime.preprocess import Preprocess, parse_preprocess
+from edgekit_runtime.signature import SIGNATURE
 from edgekit_runtime.tensors import Array, Feeds, Runner
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 16 * 2**20
 MAX_BASELINE = 4 * 2**20
+PIECE = 2**20
+SHOWN = 5
+"""Names that one message tells."""
 
 
 @dataclass(frozen=True)
@@ -34,23 +39,33 @@ class Bundle:
     folder: Path
     manifest: Manifest
 
+    def place(self, name: str) -> Path:
+        """Where one of its files lies. Raises `BadBundle` where it is encrypted there."""
+        found = self.manifest.encrypted
+        if found is not None and name in found.files:
+            raise BadBundle(
+                f"{self.folder}: {name} is encrypted for the device {found.device[:12]}",
+                hint="flash it to that device, which opens it in memory; here use the bundle that was encrypted",
+            )
+        return self.folder / name
+
     def open_model(self) -> Runner:
         """The model as a function on the user's tensors, with the engine and options of the manifest."""
         manifest = self.manifest
-        run = open_model(manifest.engine, self.folder / manifest.entry, manifest.options)
+        run = open_model(manifest.engine, self.place(manifest.entry), manifest.options)
         return connect(run, manifest.inputs, manifest.outputs)
 
     def labels(self) -> tuple[str, ...]:
         """The words for the classes, in their order; empty where the bundle has none."""
         if self.manifest.labels is None:
             return ()
-        return tuple((self.folder / self.manifest.labels).read_text(encoding="utf-8").splitlines())
+        return tuple(self.place(self.manifest.labels).read_text(encoding="utf-8").splitlines())
 
     def golden(self) -> list[tuple[Feeds, Feeds]]:
         """The recorded (inputs, outputs), in the user's tensors."""
         if self.manifest.golden is None:
             return []
-        return read_golden(self.folder / self.manifest.golden.file)
+        return read_golden(self.place(self.manifest.golden.file))
 
     def open_shadow(self) -> Runner | None:
         """The float artifact as a function on the user's tensors; None where the bundle carries none."""
@@ -58,7 +73,7 @@ class Bundle:
         if shadow is None:
             return None
         options = replace(manifest.options, precision="float32")
-        return connect(open_model(shadow.engine, self.folder / shadow.entry, options), shadow.inputs, shadow.outputs)
+        return connect(open_model(shadow.engine, self.place(shadow.entry), options), shadow.inputs, shadow.outputs)
 
     def baseline(self) -> "Baseline | None":
         """What inputs and outputs looked like when it was built; None where that was not recorded."""
@@ -69,7 +84,7 @@ class Bundle:
         if self.manifest.files[self.manifest.baseline].size > MAX_BASELINE:
             raise BadBundle(f"{self.folder}: {self.manifest.baseline} is too large for a baseline")
         try:
-            return parse_baseline(json.loads((self.folder / self.manifest.baseline).read_bytes()))
+            return parse_baseline(json.loads(self.place(self.manifest.baseline).read_bytes()))
         except (ValueError, RecursionError) as error:
             raise BadBundle(f"{self.folder}: {self.manifest.baseline} is not JSON: {error}") from error
 
@@ -77,6 +92,8 @@ class Bundle:
         """How a photo, a sound or a text becomes inputs; None where the bundle takes tensors only."""
         if self.manifest.preprocess is None:
             return None
+        if (vocab := self.manifest.preprocess.get("vocab")) in self.manifest.files:
+            self.place(str(vocab))
         try:
             return parse_preprocess(self.manifest.preprocess, self.folder)
         except EdgeKitError as error:
@@ -85,6 +102,8 @@ class Bundle:
 
 def open_bundle(folder: Path | str) -> Bundle:
     """Read the manifest and verify every byte; `open_model` of what comes back is a function on named arrays.
+
+    Who made it is not asked: a signature beside the manifest is left alone (see `verified`).
 
     Raises:
         NotFound: there is no bundle there.
@@ -99,22 +118,53 @@ def open_bundle(folder: Path | str) -> Bundle:
         for path in folder.rglob("*")
         if not path.is_dir() or path.is_symlink()
     }
-    del found[MANIFEST]
-    if unlisted := sorted(found.keys() - manifest.files.keys()):
-        raise BadBundle(f"{folder}: files that the manifest does not list: {', '.join(unlisted)}", hint="remove them")
-    for name, entry in manifest.files.items():
-        if name not in found:
-            raise BadBundle(f"{folder}: {name} is missing", hint="build or copy the bundle again")
-        if found[name].is_symlink() or not found[name].is_file():
+    refuse_other_names(str(folder), manifest.files, found.keys() - {MANIFEST, SIGNATURE})
+    for name, path in found.items():
+        if path.is_symlink() or not path.is_file():
             raise BadBundle(f"{folder}: {name} is not a plain file", hint="copy the bundle with its files, not links")
-        if describe(found[name]) != entry:
-            raise BadBundle(f"{folder}: {name} was touched after the build", hint="build or copy the bundle again")
-    bundle = Bundle(folder, manifest)
-    wanted = bundle.preprocess()
-    names = {port.spec.name for port in manifest.inputs}
+    for name, entry in manifest.files.items():
+        with found[name].open("rb") as file:
+            for _ in checked(f"{folder}: {name}", file, entry):
+                pass
+    return fitting(Bundle(folder, manifest))
+
+
+def fitting(bundle: Bundle) -> Bundle:
+    """The bundle, whose files were verified, if its preprocessing fits its model. Raises `BadBundle` where not."""
+    wanted = None if bundle.manifest.encrypted is not None else bundle.preprocess()
+    names = {port.spec.name for port in bundle.manifest.inputs}
     if wanted is not None and (extra := [name for name in wanted.inputs if name not in names]):
-        raise BadBundle(f"{folder}: preprocessing for {', '.join(map(repr, extra))}, which is no input of the model")
+        many = ", ".join(map(repr, extra))
+        raise BadBundle(f"{bundle.folder}: preprocessing for {many}, which is no input of the model")
     return bundle
+
+
+def refuse_other_names(where: str, listed: Collection[str], found: Collection[str]) -> None:
+    """Raise `Untrusted` if what lies at `where` is not just what is listed."""
+    if unlisted := sorted(set(found) - set(listed)):
+        shown = ", ".join(unlisted[:SHOWN])
+        more = f" and {len(unlisted) - SHOWN} more" if len(unlisted) > SHOWN else ""
+        what = f"{where}: files that the manifest does not list: {shown}{more}"
+        raise Untrusted(what, hint="remove them", reason="unlisted")
+    if missing := sorted(set(listed) - set(found)):
+        what = f"{where}: {missing[0]} is missing"
+        raise Untrusted(what, hint="build or copy the bundle again", reason="missing")
+
+
+def checked(where: str, file: BinaryIO, entry: FileEntry) -> Iterator[bytes]:
+    """The bytes of a file in pieces. They are good only if this ends without raising: its digest is known then.
+
+    Raises:
+        Untrusted: these are not the bytes that `entry` describes. What is longer is not read to its end.
+    """
+    digest, size = hashlib.sha256(), 0
+    while piece := file.read(min(PIECE, entry.size - size + 1)):  # to one byte more than it should have
+        digest.update(piece)
+        size += len(piece)
+        yield piece
+    if FileEntry(digest.hexdigest(), size) != entry:
+        what = f"{where} was touched after the build"
+        raise Untrusted(what, hint="build or copy the bundle again", reason="touched")
 
 
 def is_bundle(folder: Path) -> bool:
@@ -129,10 +179,15 @@ def read_manifest(folder: Path) -> Manifest:
         raise BadBundle(
             f"{path} is a link, or too large for a manifest", hint="copy the bundle with its files, not links"
         )
+    return parse_manifest(path.read_bytes(), str(path))
+
+
+def parse_manifest(raw: bytes, where: str) -> Manifest:
+    """The manifest in `raw`. Raises `BadBundle` where it is none that this runtime reads."""
     try:
-        return parse(json.loads(path.read_bytes()))
+        return parse(json.loads(raw))
     except (ValueError, RecursionError) as error:
-        raise BadBundle(f"{path} is not JSON: {error}") from error
+        raise BadBundle(f"{where} is not JSON: {error}") from error
 
 
 def describe(path: Path) -> FileEntry:

@@ -33,6 +33,19 @@ class BadBundle(EdgeKitError):
     """The bundle is not whole, not ours, or not for this runtime."""
 
 
+class Untrusted(BadBundle):
+    """The bundle, or what vouches for it, was not verified; `reason` says what was wrong with it, in a word of REASONS."""
+
+    REASONS = (
+        *("unsigned", "signature", "unlisted", "missing", "touched", "wrong_key", "revoked", "expired", "downgrade"),
+        *("other_target", "other_device", "schema", "trust"),
+    )
+
+    def __init__(self, what: str, hint: str = "", reason: str = "signature") -> None:
+        super().__init__(what, hint)
+        self.reason = reason
+
+
 class Unsupported(EdgeKitError):
     """The artifact cannot be run or made by this engine; another one may."""
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from edgekit_runtime import encrypted
+from edgekit_runtime.encrypted import Encrypted
 from edgekit_runtime.engines import ENGINES, EngineOptions
 from edgekit_runtime.errors import BadBundle
 from edgekit_runtime.ports import Port
@@ -57,6 +59,9 @@ class Manifest:
     """All that the device needs to know. `preprocess`, `evidence` and `provenance` are JSON as in the file.
 
     `baseline` is the file that says what inputs and outputs looked like when the bundle was built (see `drift`).
+    `release` grows from version to version: what is older than a device's floor is not installed there; the second of
+    its build where nobody chose another. After the second `expires` it is not installed any more. Both in Unix time.
+    `encrypted` says which files lie there encrypted, and for which device.
     """
 
     name: str
@@ -77,6 +82,9 @@ class Manifest:
     shadow: Shadow | None = None
     evidence: Json = field(default_factory=dict)
     provenance: Json = field(default_factory=dict)
+    release: int = 0
+    expires: int | None = None
+    encrypted: Encrypted | None = None
     schema: int = SCHEMA
 
 
@@ -107,6 +115,7 @@ def parse(raw: object) -> Manifest:
         fields["options"] = _options(fields.get("options", {}))
         fields["golden"] = _golden(fields["golden"]) if fields.get("golden") else None
         fields["shadow"] = _shadow(fields["shadow"]) if fields.get("shadow") else None
+        fields["encrypted"] = encrypted.parse(fields["encrypted"]) if fields.get("encrypted") else None
         manifest = Manifest(**fields)
         _check(manifest)
         return manifest
@@ -124,6 +133,8 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
     if manifest.shadow is not None:
         for side in ("inputs", "outputs"):
             raw["shadow"][side] = [port_to_json(port) for port in getattr(manifest.shadow, side)]
+    if manifest.encrypted is not None:
+        raw["encrypted"] = encrypted.to_json(manifest.encrypted)
     return {"schema": raw.pop("schema"), **raw}
 
 
@@ -142,6 +153,10 @@ def _check(manifest: Manifest) -> None:
     for name in ("inputs", "outputs") if shadow is not None else ():
         if _specs(getattr(shadow, name)) != _specs(getattr(manifest, name)):
             raise BadBundle(f"manifest shadow has other {name} than the model", hint="build the bundle again")
+    if manifest.encrypted is not None:
+        encrypted.check(manifest.encrypted, {name: entry.size for name, entry in manifest.files.items()})
+    if not _size(manifest.release) or not (manifest.expires is None or _size(manifest.expires)):
+        raise BadBundle("manifest release and expires must be whole numbers of 0 or more")
     texts = (manifest.format, manifest.precision)
     tables = (manifest.evidence, manifest.provenance, manifest.preprocess or {})
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(table, dict) for table in tables):

@@ -1,0 +1,54 @@
+"""Make a version live on trial, and make it good when it has proven itself.
+
+Refuses a version that is not whole, and one that was rolled back before (unless it is asked for again)."""
+
+from dataclasses import replace
+
+from edgekit_runtime.disk import make_folder
+from edgekit_runtime.errors import EdgeKitError, NotFound
+from edgekit_runtime.store.floor import Floor
+from edgekit_runtime.store.history import add
+from edgekit_runtime.store.layout import Layout, Version, whole
+from edgekit_runtime.store.settling import event, proven, settled
+from edgekit_runtime.store.slot import PREVIOUS, REFUSED, OnTrial, Slot, Trial, end_trial, serve, write_ids, write_trial
+
+
+def activate(at: Layout, floor: Floor, version: Version, trial: Trial, again: bool) -> None:
+    """Serve the version from now on, on trial; one that is live already stays as it is."""
+    name, id = version.name, version.id
+    if whole(at, name, id) is None:
+        raise NotFound(f"version {id} of {name} is not whole in the store", hint="install it again")
+    make_folder(at.disk, at.slot(name))
+    slot = settled(at, floor, name) or Slot(name, None, None)
+    if id in slot.refused and not again:
+        raise EdgeKitError(
+            f"version {id} ({version.manifest.version}) of {name} was rolled back on this device",
+            hint="install one that is mended; to try this one once more, say so (--again)",
+        )
+    if id in slot.refused:
+        write_ids(at, name, REFUSED, tuple(one for one in slot.refused if one != id))
+    if slot.live == id:
+        at.disk.sync_folder(at.slot(name))  # who made it live may have died before this
+        return
+    write_trial(at, name, _next_trial(at, slot, id, trial))
+    serve(at, name, id)
+    add(at, name, event(at, name, "activated", id))
+
+
+def _next_trial(at: Layout, slot: Slot, id: str, trial: Trial) -> OnTrial:
+    """A version still on trial is no ground to fall back to: that is what was proven before it, if there is such."""
+    now = slot.on_trial
+    if now is None or now.previous is None or whole(at, slot.name, now.previous) is None:
+        return OnTrial(id, slot.live, slot.previous, trial, replace(now, over=None) if now is not None else None)
+    return OnTrial(id, now.previous if now.previous != id else None, now.older, trial, replace(now, over=None))
+
+
+def good(at: Layout, floor: Floor, name: str, id: str | None) -> None:
+    """What is on trial has proven itself: it stays, and the floor rises to the version before it."""
+    slot = settled(at, floor, name)
+    if slot is None or slot.on_trial is None or id not in (None, slot.live):
+        return
+    if slot.on_trial.previous is not None:
+        write_ids(at, name, PREVIOUS, (slot.on_trial.previous,))
+    end_trial(at, name)
+    proven(at, floor, name, slot.on_trial.id)
