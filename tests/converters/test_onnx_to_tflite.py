@@ -16,6 +16,8 @@ from edgekit.converters import onnx_to_tflite
 from edgekit.converters.matching import example_feeds
 from edgekit.model import Artifact, Axes, Facts, Model
 
+pytestmark = pytest.mark.slow
+
 BATCH = {0: "batch"}
 
 
@@ -90,7 +92,6 @@ class Transformer(torch.nn.Module):  # type: ignore[misc]
         return self.last(self.encoder(self.table(ids)).mean(1))
 
 
-@pytest.mark.slow
 def test_an_image_model_takes_channels_last_inside_and_first_outside(tmp_path: Path) -> None:
     nn = torch.nn
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
@@ -102,7 +103,6 @@ def test_an_image_model_takes_channels_last_inside_and_first_outside(tmp_path: P
     assert "batch is 1" in artifact.notes[0]
 
 
-@pytest.mark.slow
 def test_an_image_whose_sides_are_all_alike_is_told_apart_by_numbers(tmp_path: Path) -> None:
     network = torch.nn.Conv2d(3, 3, 3, padding=1)
     artifact = converted(exported(tmp_path, network, {"x": torch.randn(1, 3, 3, 3)}, free=None), tmp_path)
@@ -110,7 +110,6 @@ def test_an_image_whose_sides_are_all_alike_is_told_apart_by_numbers(tmp_path: P
     assert artifact.notes == ()
 
 
-@pytest.mark.slow
 def test_an_image_out_and_a_second_input_keep_the_layout_of_the_source(tmp_path: Path) -> None:
     class Network(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -125,21 +124,18 @@ def test_an_image_out_and_a_second_input_keep_the_layout_of_the_source(tmp_path:
     converted(exported(tmp_path, Network(), inputs, outs="mask score label"), tmp_path)
 
 
-@pytest.mark.slow
 def test_a_series_is_convolved(tmp_path: Path) -> None:
     nn = torch.nn
     network = nn.Sequential(nn.Conv1d(6, 8, 3, padding=1), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(8, 4, 3))
     converted(exported(tmp_path, network, {"x": torch.randn(2, 6, 20)}), tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("more", [{"num_layers": 2}, {"bidirectional": True}])
 @pytest.mark.parametrize("kind", ["GRU", "LSTM"])
 def test_a_recurrent_model_keeps_nothing_from_one_call_to_the_next(tmp_path: Path, kind: str, more: Any) -> None:
     converted(exported(tmp_path, Recurrent(kind, **more), {"x": torch.randn(2, 10, 6)}), tmp_path)
 
 
-@pytest.mark.slow
 def test_a_file_that_keeps_state_between_calls_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without our writing out, onnx2tf exits 0 with a stateful LSTM: right on the first call, wrong on the second."""
     model = exported(tmp_path, Recurrent("LSTM"), {"x": torch.randn(1, 10, 6)}, free=None)
@@ -149,7 +145,6 @@ def test_a_file_that_keeps_state_between_calls_is_refused(tmp_path: Path, monkey
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.slow
 def test_a_state_that_goes_in_and_out_keeps_its_batch_wherever_it_is(tmp_path: Path) -> None:
     class Network(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -175,13 +170,11 @@ def test_a_state_that_goes_in_and_out_keeps_its_batch_wherever_it_is(tmp_path: P
     converted(as_model(path), tmp_path)
 
 
-@pytest.mark.slow
 def test_a_transformer_keeps_its_int64_ids(tmp_path: Path) -> None:
     artifact = converted(exported(tmp_path, Transformer(), {"ids": torch.randint(0, 50, (2, 16))}), tmp_path)
     assert artifact.inputs[0].spec.dtype == "int64"
 
 
-@pytest.mark.slow
 def test_a_free_sequence_is_refused_with_the_shape_to_type(tmp_path: Path) -> None:
     model = exported(tmp_path, Transformer(), {"ids": torch.randint(0, 50, (2, 16))}, free={0: "batch", 1: "length"})
     with pytest.raises(Unsupported, match="free are batch, length") as caught:
@@ -190,7 +183,6 @@ def test_a_free_sequence_is_refused_with_the_shape_to_type(tmp_path: Path) -> No
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.slow
 def test_a_model_that_mixes_its_batch_is_refused(tmp_path: Path) -> None:
     class Network(torch.nn.Module):  # type: ignore[misc]
         def forward(self, x: Any) -> Any:
@@ -201,7 +193,6 @@ def test_a_model_that_mixes_its_batch_is_refused(tmp_path: Path) -> None:
         onnx_to_tflite.convert(model, tmp_path / "made", lambda _: None)
 
 
-@pytest.mark.slow
 def test_odd_names_and_an_input_that_nothing_uses_do_no_harm(tmp_path: Path) -> None:
     class Network(torch.nn.Module):  # type: ignore[misc]
         def forward(self, x: Any, idle: Any) -> Any:
@@ -211,7 +202,6 @@ def test_odd_names_and_an_input_that_nothing_uses_do_no_harm(tmp_path: Path) -> 
     converted(exported(tmp_path, Network(), inputs, outs="out:0"), tmp_path)
 
 
-@pytest.mark.slow
 def test_a_branch_that_a_fixed_size_decides_is_taken_away(tmp_path: Path) -> None:
     def branch(op: str) -> onnx.GraphProto:
         out = helper.make_tensor_value_info(op, TensorProto.FLOAT, None)
@@ -230,7 +220,6 @@ def test_a_branch_that_a_fixed_size_decides_is_taken_away(tmp_path: Path) -> Non
     converted(as_model(path), tmp_path)
 
 
-@pytest.mark.slow
 def test_an_operator_that_tflite_lacks_is_named(tmp_path: Path) -> None:
     path = tmp_path / "source.onnx"
     ends = (
@@ -244,7 +233,6 @@ def test_an_operator_that_tflite_lacks_is_named(tmp_path: Path) -> None:
     assert "--format onnx" in caught.value.hint
 
 
-@pytest.mark.slow
 def test_a_source_whose_numbers_are_others_is_refused_with_the_difference(tmp_path: Path) -> None:
     model = exported(tmp_path, torch.nn.Linear(4, 2), {"x": torch.randn(2, 4)})
     other = Model(**{**vars(model), "run": lambda feeds: {k: 1.2 * v for k, v in model.run(feeds).items()}})

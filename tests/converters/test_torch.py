@@ -13,6 +13,8 @@ from edgekit import converters, sources
 from edgekit.converters.matching import difference, example_feeds
 from edgekit.model import Artifact, Model, Origin, parse_shape
 
+pytestmark = pytest.mark.slow
+
 NETS = Path(__file__).parent.parent / "sources" / "torch_nets.py"
 FREE = {"small": ["x=n,3,32,32"], "pair": ["x=n,4", "y=n,4"], "lstm": ["x=n,t,6"], "gru": ["x=n,t,6"]}
 FREE |= {"encoder": ["ids=n,t:int64"]}
@@ -41,7 +43,6 @@ def off(model: Model, artifact: Artifact, sizes: dict[str, int]) -> float:
     return max(difference(wanted[name], got[name]) for name in wanted)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 @pytest.mark.parametrize("name", FREE)
 def test_a_module_keeps_its_numbers_at_every_batch_and_length(tmp_path: Path, name: str, format: str) -> None:
@@ -51,7 +52,6 @@ def test_a_module_keeps_its_numbers_at_every_batch_and_length(tmp_path: Path, na
         assert off(model, artifact, {"n": batch, "t": length}) < 1e-3
 
 
-@pytest.mark.slow
 def test_the_second_export_in_a_process_does_not_bake_in_the_length(tmp_path: Path) -> None:
     for turn in ("first", "second"):
         (tmp_path / turn).mkdir()
@@ -60,14 +60,12 @@ def test_the_second_export_in_a_process_does_not_bake_in_the_length(tmp_path: Pa
         assert artifact.notes == ()
 
 
-@pytest.mark.slow
 def test_the_exporters_notes_on_the_code_and_where_it_lies_stay_out_of_the_file(tmp_path: Path) -> None:
     graph = onnx.load(converted(read("small", FREE["small"]), "onnx", tmp_path).path).graph
     values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
     assert not [property.key for part in (graph, *graph.node, *values) for property in part.metadata_props]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", FIXED)
 def test_a_module_with_a_free_batch_becomes_a_tflite_file(tmp_path: Path, name: str) -> None:
     model = read(name, FIXED[name])
@@ -84,7 +82,6 @@ def test_a_length_that_tflite_cannot_keep_free_is_said_with_the_shape_to_type(tm
     assert "--shape ids=1x32:int64" in caught.value.hint
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "openvino", "tflite"])
 def test_an_exported_program_keeps_its_numbers(tmp_path: Path, format: str) -> None:
     module = read("pair", FREE["pair"]).forms["torch"].flat.module
@@ -97,7 +94,6 @@ def test_an_exported_program_keeps_its_numbers(tmp_path: Path, format: str) -> N
         assert off(model, artifact, {"batch": size}) < 1e-3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 @pytest.mark.parametrize("name", ["small", "lstm"])
 def test_torchscript_keeps_its_numbers(tmp_path: Path, name: str, format: str) -> None:
@@ -108,7 +104,6 @@ def test_torchscript_keeps_its_numbers(tmp_path: Path, name: str, format: str) -
         assert off(model, artifact, {"n": batch, "t": length}) < 1e-3
 
 
-@pytest.mark.slow
 def test_an_output_with_the_name_of_an_input_keeps_it_for_the_user(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(
         "import torch\n"

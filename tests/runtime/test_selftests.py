@@ -158,9 +158,11 @@ def test_answers_are_compared_beside_the_event_loop(good, monkeypatch):
     assert threading.main_thread() not in threads
 
 
-def test_requests_go_between_the_recorded_inputs(good):
+def test_requests_go_between_the_recorded_inputs(good, monkeypatch):
+    monkeypatch.setattr(selftests, "AGAIN_SECONDS", 0.05)  # should it find no place
+
     async def story():
-        lane = Lane(opened(good), LaneOptions(queue=1))
+        lane = Lane(opened(good), LaneOptions(queue=2))  # one of the test and one of the client
         real = lane._run
         lane._run = lambda feeds: time.sleep(0.05) or real(feeds)
         tests = SelfTests(lambda: [lane], 100, 0.01)

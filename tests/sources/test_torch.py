@@ -14,6 +14,8 @@ from edgekit_runtime.errors import EdgeKitError
 from edgekit import sources
 from edgekit.model import Model, Origin, parse_shape
 
+pytestmark = pytest.mark.slow
+
 NETS = Path(__file__).with_name("torch_nets.py")
 
 
@@ -79,12 +81,10 @@ def test_a_factory_becomes_a_model_with_the_shapes_that_the_user_named() -> None
     assert {name: value.shape for name, value in answer.items()} == dict.fromkeys(("sum", "pair_0", "pair_1"), (5, 3))
 
 
-@pytest.mark.slow
 def test_a_free_sequence_is_free_in_the_specs() -> None:
     assert str(read(f"{NETS}:encoder", "ids=n,t:int64").inputs[0]) == "ids: int64[?, ?]"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("factory", "shapes", "says"),
     [
@@ -105,7 +105,6 @@ def test_what_a_user_can_get_wrong_is_said_in_one_line(factory: str, shapes: lis
     assert caught.value.hint
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("nest", [None, "state_dict", "model"])
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_weights_are_found_in_what_training_scripts_save(tmp_path: Path, nest: str | None, prefix: str) -> None:
@@ -116,7 +115,6 @@ def test_weights_are_found_in_what_training_scripts_save(tmp_path: Path, nest: s
     assert torch.equal(loaded, state[f"{prefix}last.bias"])
 
 
-@pytest.mark.slow
 def test_safetensors_are_weights(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
@@ -138,7 +136,6 @@ def test_weights_that_do_not_fit_are_told_apart(tmp_path: Path) -> None:
         assert words in caught.value.what
 
 
-@pytest.mark.slow
 def test_the_fingerprint_knows_weights_and_every_file_of_the_code(tmp_path: Path) -> None:
     (tmp_path / "layers.py").write_text("WIDTH = 4\n")
     (tmp_path / "made.py").write_text(
@@ -157,7 +154,6 @@ def test_the_fingerprint_knows_weights_and_every_file_of_the_code(tmp_path: Path
     assert len({second, third, sources.fingerprint(weighed)}) == 3
 
 
-@pytest.mark.slow
 def test_an_exported_program_brings_its_own_shapes(exported: Path) -> None:
     model = read(exported)
     assert str(model.inputs[0]) == "ids: int64[?, ?]"
@@ -170,7 +166,6 @@ def test_an_exported_program_brings_its_own_shapes(exported: Path) -> None:
         read(exported, "ids=1x2x3")
 
 
-@pytest.mark.slow
 def test_an_exported_program_is_known_under_any_name(exported: Path) -> None:
     assert read(exported.rename(exported.with_suffix(".pt"))).kind == "torch"
 
@@ -194,7 +189,6 @@ def test_pickled_objects_in_an_exported_program_are_refused(exported: Path, tmp_
     assert not (tmp_path / "exploded").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "text"),
     [
@@ -217,7 +211,6 @@ def test_code_in_the_graph_of_an_exported_program_is_refused(exported: Path, key
         refuse_code(exported)
 
 
-@pytest.mark.slow
 def test_torchscript_is_read_with_the_shapes_that_it_lacks(tmp_path: Path) -> None:
     torch.jit.script(net("small")).save(tmp_path / "m.pt")
     model = read(tmp_path / "m.pt", "x=n,3,32,32")
@@ -239,7 +232,6 @@ def test_a_pickled_model_is_refused_and_not_opened(tmp_path: Path, new: bool) ->
     assert not bomb.exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("new", [True, False])
 def test_weights_alone_are_told_to_bring_their_code(tmp_path: Path, new: bool) -> None:
     torch.save(net("small").state_dict(), tmp_path / "w.pth", _use_new_zipfile_serialization=new)
@@ -263,7 +255,6 @@ def test_half_of_a_model_says_what_the_other_half_is(tmp_path: Path, file: str, 
     assert says in caught.value.hint
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".pt2", ".ts"])
 @pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
 def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, program: bytes, suffix: str, part: float) -> None:

@@ -1,0 +1,128 @@
+"""Carrying files to a device: piece by piece, from where one stopped, and a bundle of which only some files come."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import pytest
+from edgekit_runtime.device import Device
+from edgekit_runtime.errors import BadRequest, EdgeKitError
+from edgekit_runtime.incoming import have, receive, staged
+from edgekit_runtime.installing import Wishes, install
+from edgekit_runtime.store import Store
+
+from tests.runtime.devices import Maker, device_folder, runtime
+
+DATA = bytes(range(256)) * 20_000
+SHA256 = hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store", tmp_path / "floor.json")
+
+
+def object_of(store: Store, sha256: str = SHA256) -> Path:
+    return store.root / "objects" / sha256[:2] / sha256
+
+
+def test_a_file_goes_on_where_it_stopped_and_is_an_object_once_it_is_whole(store: Store) -> None:
+    first = receive(store, SHA256, 0, io.BytesIO(DATA[:1_000_000]), len(DATA))
+    assert (first["complete"], first["size"]) == (False, 1_000_000)
+    assert have(store) == {"objects": [], "parts": {SHA256: 1_000_000}}
+    assert receive(store, SHA256, 1_000_000, io.BytesIO(DATA[1_000_000:]), len(DATA))["complete"]
+    assert have(store) == {"objects": [SHA256], "parts": {}}
+    assert object_of(store).read_bytes() == DATA
+    assert list(store.incoming.iterdir()) == []
+
+
+def test_a_file_that_is_here_is_not_taken_again(store: Store) -> None:
+    receive(store, SHA256, 0, io.BytesIO(DATA))
+    again = io.BytesIO(DATA)
+    assert receive(store, SHA256, 0, again, len(DATA)) == {"sha256": SHA256, "complete": True, "size": len(DATA)}
+    assert again.tell() == 0
+
+
+def test_another_file_is_thrown_away_when_it_is_whole(store: Store) -> None:
+    receive(store, SHA256, 0, io.BytesIO(b"x" * 100), len(DATA))
+    with pytest.raises(EdgeKitError, match="thrown away"):
+        receive(store, SHA256, 100, io.BytesIO(DATA[100:]), len(DATA))[""]
+    assert have(store) == {"objects": [], "parts": {}}
+
+
+def test_without_a_size_it_is_whole_when_its_digest_is_right(store: Store) -> None:
+    assert not receive(store, SHA256, 0, io.BytesIO(DATA[:5]))["complete"]
+    assert receive(store, SHA256, 5, io.BytesIO(DATA[5:]))["complete"]
+
+
+def test_an_empty_file_is_one_too(store: Store) -> None:
+    assert receive(store, hashlib.sha256(b"").hexdigest(), 0, io.BytesIO(), 0)["complete"]
+
+
+@pytest.mark.parametrize("offset", [0, 4, 6, len(DATA)])
+def test_a_piece_that_goes_on_elsewhere_is_refused(store: Store, offset: int) -> None:
+    receive(store, SHA256, 0, io.BytesIO(DATA[:5]), len(DATA))
+    with pytest.raises(BadRequest, match="has 5 bytes") as caught:
+        receive(store, SHA256, offset, io.BytesIO(DATA[offset:]), len(DATA))
+    assert caught.value.hint == "--offset 5"
+    assert have(store)["parts"] == {SHA256: 5}
+
+
+def test_more_than_was_announced_is_not_written(store: Store) -> None:
+    with pytest.raises(BadRequest, match="more than 10 bytes"):
+        receive(store, SHA256, 0, io.BytesIO(DATA), 10)
+    assert have(store)["parts"][SHA256] <= 10
+
+
+@pytest.mark.parametrize("name", ["", "a" * 63, "../" + "a" * 61, "A" * 64])
+def test_what_is_no_digest_leads_nowhere(store: Store, name: str) -> None:
+    with pytest.raises(BadRequest, match="no SHA-256"):
+        receive(store, name, 0, io.BytesIO(DATA))
+    assert not store.root.exists()
+
+
+def test_a_file_is_missing_only_where_it_is_nowhere(store: Store, tmp_path: Path) -> None:
+    bundle = Maker(tmp_path).bundle("1")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    golden = manifest["files"]["golden.npz"]["sha256"]
+    receive(store, golden, 0, io.BytesIO((bundle / "golden.npz").read_bytes()))
+    coming = store.incoming / "tiny"
+    coming.mkdir(parents=True)
+    (coming / "manifest.json").write_bytes((bundle / "manifest.json").read_bytes())
+    files = staged(store, coming)
+    assert files.names == {"manifest.json", "golden.npz"}
+    with files.open("golden.npz") as file:
+        assert file.read() == (bundle / "golden.npz").read_bytes()
+    (bundle / "golden.npz").unlink()
+    assert "golden.npz" not in staged(store, bundle).names
+    (coming / "manifest.json").write_text('{"files": {"x": {"sha256": "' + "../" * 20 + '"}}}')
+    assert staged(store, coming).names == {"manifest.json"}
+
+
+@pytest.mark.slow
+def test_a_bundle_whose_files_came_one_by_one_is_installed(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    device, bundle = Device(device_folder(tmp_path / "device", maker)), maker.bundle("1")
+    for name, entry in json.loads((bundle / "manifest.json").read_text())["files"].items():
+        words = (
+            "receive",
+            entry["sha256"],
+            "--offset",
+            0,
+            "--size",
+            entry["size"],
+            "--device",
+            device.folder,
+            "--json",
+        )
+        done = runtime(*words, source=(bundle / name).read_bytes())
+        assert json.loads(done.stdout)["complete"], done.stderr
+    coming = device.store.incoming / "flash"
+    coming.mkdir()
+    for name in ("manifest.json", "model.sig"):
+        (coming / name).write_bytes((bundle / name).read_bytes())
+    assert install(device, coming, Wishes(), lambda line: None).outcome == "live"
+    assert not coming.exists()
+    told = json.loads(runtime("have", "--device", device.folder, "--json").stdout)
+    assert len(told["objects"]) == 3
