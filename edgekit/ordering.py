@@ -11,6 +11,7 @@ from typing import Any
 
 from edgekit_runtime.errors import EdgeKitError
 
+from edgekit.evidence import METRICS
 from edgekit.goals import Goals, parse_amount, parse_budget
 from edgekit.job import Order, read_labels, read_preprocess, read_toml
 from edgekit.keys import default_home
@@ -87,6 +88,8 @@ def parse_order(words: Words) -> Order:
         raise EdgeKitError("no target", hint="say --target NAME (edgekit targets list)")
     known("format", words.format, FORMATS)
     known("precision", words.precision, PRECISIONS)
+    if words.metric is not None and ":" not in words.metric:
+        known("metric", words.metric, tuple(METRICS))
     goals = _goals(words)
     if goals.judged and not words.data:
         raise EdgeKitError("a limit on the loss needs data to hold it against", hint="say --data DATA")
