@@ -1,4 +1,4 @@
-"""The command `edgekit-runtime`: run, serve, top, token, unit, prometheus, inspect, selftest, detect. Prints.
+"""The command `edgekit-runtime`: run, serve, install, status, rollback, top, token, unit, inspect and more. Prints.
 
 Refuses with `error:` and `hint:` on stderr and exit code 1; 2 is wrong usage."""
 
@@ -8,11 +8,12 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from edgekit_runtime import __version__, option_words, options, options_watch, show
+from edgekit_runtime import __version__, option_words, options, options_store, options_watch, show
 from edgekit_runtime.answer import top
 from edgekit_runtime.bundle import Bundle, open_bundle
 from edgekit_runtime.errors import EdgeKitError
@@ -67,15 +68,43 @@ def serve(given: argparse.Namespace) -> int:
     """Serve bundles over HTTP and gRPC until interrupted."""
     from edgekit_runtime.service import open_service
     from edgekit_runtime.serving import inherited, serve, supervised
+    from edgekit_runtime.unmade import unmade
 
     _log(given.log_format)
     options_watch.check(given)
     where, guard, policy = inherited(os.environ, options.where(given)), options.guard(given), options.policy(given)
-    with muted():
-        service = open_service(given.bundle, options.aliases(given), policy)
-    watch = options_watch.watch(given)
-    serve(service, where, guard, supervised(os.environ), watch, _say_at if given.json else _say_served)
+    with ExitStack() as stack:
+        slots = None
+        if given.device is not None:
+            from edgekit_runtime.slots import open_slots
+
+            slots = open_slots(given.device)
+            stack.callback(slots.close)
+            policy = replace(policy, source=slots.source)
+        with muted():
+            service = open_service(given.bundle, options.aliases(given), policy)
+        begun = stack.enter_context(unmade(given.state))
+        watch = replace(options_watch.watch(given), slots=slots)
+        serve(service, where, guard, supervised(os.environ), watch, begun(_say_at if given.json else _say_served))
     return 0
+
+
+def on_device(given: argparse.Namespace) -> int:
+    """Do something to a device's folder."""
+    from edgekit_runtime.store_verbs import Edge, act
+
+    def tell(line: str) -> None:
+        sys.stderr.write(safe(line) + "\n")
+        sys.stderr.flush()
+
+    try:
+        told = act(given, Edge(tell, sys.stdin.buffer))
+    except EdgeKitError as error:
+        if given.json:
+            _say_json({"outcome": "refused", "reason": error.reason, "error": error.what, "hint": error.hint})
+        raise
+    _say_json(told.facts) if given.json else _say(told.words)
+    return told.code
 
 
 def token_new(given: argparse.Namespace) -> int:
@@ -190,6 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     asked.add(one)
     options.add(one)
     _add_token(verbs)
+    options_store.add(verbs, lambda verbs, name, words: _verb(verbs, name, on_device, words))
 
     for name, verb in (("inspect", inspect), ("selftest", check)):
         one = _verb(verbs, name, verb)
@@ -215,8 +245,11 @@ def _add_token(verbs: Any) -> None:
         one.add_argument("--file", type=Path, required=True, help="where the hashes are kept")
 
 
-def _verb(verbs: Any, name: str, verb: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__)
+def _verb(
+    verbs: Any, name: str, verb: Callable[[argparse.Namespace], int], words: str | None = None
+) -> argparse.ArgumentParser:
+    words = words or verb.__doc__
+    made: argparse.ArgumentParser = verbs.add_parser(name, help=words, description=words)
     made.set_defaults(verb=verb, usage=made)
     return made
 

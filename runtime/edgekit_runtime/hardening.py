@@ -14,13 +14,16 @@ ACCELERATORS = {
 }
 """By the device of a manifest: what its driver opens."""
 GROUPS = ("render", "video")
+USER = "edgekit"
+"""Who serves a device's folder, and owns it."""
 NEAR = ["IPAddressDeny=any", "IPAddressAllow=localhost"]
 
 
 @dataclass(frozen=True)
 class Needs:
     """What must stay open. `opens` says whether it opens TCP sockets itself, `far` whether other machines reach it;
-    `bound` are the paths to show in places that are hidden, `runtime` the folders below /run for its sockets."""
+    `bound` are the paths to show in places that are hidden, `runtime` the folders below /run for its sockets; `device`
+    is a device's folder, which `edgekit-runtime install` writes to as well."""
 
     name: str
     user: bool
@@ -32,6 +35,7 @@ class Needs:
     python_path: Path | None
     devices: frozenset[str]
     makes_code: bool
+    device: Path | None = None
 
 
 def hardened(needs: Needs) -> list[str]:
@@ -85,6 +89,15 @@ def _code(needs: Needs) -> list[str]:
 
 def _files(needs: Needs) -> list[str]:
     lines = ["DynamicUser=yes", "StateDirectoryMode=0700"]
+    if needs.device is not None:
+        lines = [
+            "# Installations write to the same folder, as the same user: it must stay the same.",
+            f"User={USER}",
+            f"Group={USER}",
+            "StateDirectoryMode=0750",
+        ]
+        if not needs.device.is_relative_to(Path("/var/lib") / needs.name):
+            lines.append(f"ReadWritePaths={path_word(str(needs.device))}")
     made = [name for name in needs.runtime if name]
     if made:
         lines += [f"RuntimeDirectory={' '.join(map(path_word, made))}", "RuntimeDirectoryMode=0755"]

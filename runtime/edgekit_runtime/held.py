@@ -2,17 +2,21 @@
 
 Refuses to hold what does not fit, and leaves nothing behind then: no memory, no descriptor, no folder."""
 
+import fcntl
 import os
+import re
 import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from edgekit_runtime.errors import EdgeKitError
 
 MEMORY = Path("/dev/shm")
 """A file system in memory, which every Linux has."""
+_VIEW = re.compile(r"edgekit-[0-9]+-[a-z0-9_]+")
 
 
 def hold(name: str, chunks: Iterable[bytes]) -> int:
@@ -21,8 +25,6 @@ def hold(name: str, chunks: Iterable[bytes]) -> int:
     Raises:
         EdgeKitError: there is no room for it. What raises while `chunks` are made goes through; nothing is held then.
     """
-    import fcntl
-
     try:
         descriptor = os.memfd_create(Path(name).name[-200:], os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except OSError as error:
@@ -40,20 +42,26 @@ def hold(name: str, chunks: Iterable[bytes]) -> int:
 class View:
     """A folder, for this user alone, of links to held files; `close` lets go of both. So does the end of the process.
 
-    Links name this process, so its children can follow them while it lives.
+    Links name this process, so its children can follow them while it lives. A process that is killed takes the sealed
+    files along, but not the folder: the next view of this user removes it, by the lock that nobody holds any more.
     """
 
     def __init__(self) -> None:
         in_memory = MEMORY.is_dir() and os.access(MEMORY, os.W_OK | os.X_OK)
-        self.folder = Path(tempfile.mkdtemp(prefix=f"edgekit-{os.getpid()}-", dir=MEMORY if in_memory else None))
-        self._descriptors: list[int] = []
+        parent = MEMORY if in_memory else Path(tempfile.gettempdir())
+        _sweep(parent)
+        self.folder, lock = _new_folder(parent)
+        self._descriptors = [lock]
         self._closed = weakref.finalize(self, _let_go, os.getpid(), self.folder, self._descriptors)
 
     def add(self, name: str, chunks: Iterable[bytes]) -> None:
         """Hold these bytes, sealed, as `name` in the folder. Raises as `hold` does."""
         place = self._place(name)
         self._descriptors.append(hold(name, chunks))
-        place.symlink_to(f"/proc/{os.getpid()}/fd/{self._descriptors[-1]}")
+        try:
+            place.symlink_to(f"/proc/{os.getpid()}/fd/{self._descriptors[-1]}")
+        except OSError as error:
+            raise _no_room(name, error) from error
 
     def add_plain(self, name: str, chunks: Iterable[bytes]) -> None:
         """Put these bytes as a plain file in the folder, for an engine that takes no links: in memory too, read-only,
@@ -80,8 +88,47 @@ class View:
 
     def _place(self, name: str) -> Path:
         place = self.folder / name
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise _no_room(name, error) from error
         return place
+
+
+def _new_folder(parent: Path) -> tuple[Path, int]:
+    """A folder for this user alone, and a descriptor that holds its lock for as long as any process has it."""
+    while True:
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=f"edgekit-{os.getpid()}-", dir=parent))
+        except OSError as error:
+            raise _no_room("a bundle", error) from error
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:  # another process swept it before it was locked
+            continue
+        except OSError as error:
+            folder.rmdir()
+            raise _no_room("a bundle", error) from error
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return folder, descriptor
+        os.close(descriptor)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the views of this user whose processes are gone."""
+    names: list[str] = []
+    with suppress(OSError):
+        names = os.listdir(parent)
+    for name in filter(_VIEW.fullmatch, names):
+        with suppress(OSError):  # another process sweeps too, or it is not ours: it stays
+            descriptor = os.open(parent / name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if os.fstat(descriptor).st_uid == os.geteuid():
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(parent / name, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def _fill(name: str, descriptor: int, chunks: Iterable[bytes]) -> None:

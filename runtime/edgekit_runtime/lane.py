@@ -146,7 +146,11 @@ class Lane:
             return None
         start = time.perf_counter_ns()
         self._refuse(feeds)
-        answer = self._run(feeds)
+        try:
+            answer = self._run(feeds)
+        except BaseException as error:
+            self._broke(error)
+            raise
         took = time.perf_counter_ns() - start
         self._pace.learn(size, took)
         self.stats.executed(_rows(feeds), took)
@@ -337,12 +341,17 @@ class Lane:
             answer = self._run(turn.feeds)
         except Exception as error:  # whatever the engine raises belongs to whoever asked, not to this thread
             turn.ended = time.perf_counter_ns()
+            self._broke(error)
             return None, error
         turn.ended = time.perf_counter_ns()
         self._pace.learn(sum(value.nbytes for value in turn.feeds.values()), turn.ended - start)
         if turn.counted:
             self.stats.executed(turn.rows, turn.ended - start)
         return answer, None
+
+    def _broke(self, error: BaseException) -> None:
+        """Count a run that failed, unless it was for what was asked."""
+        self.stats.broken += not isinstance(error, BadRequest)
 
     def _together(self, turns: list[_Turn]) -> list[_Outcome]:
         rows = sum(turn.rows for turn in turns)

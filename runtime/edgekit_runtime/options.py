@@ -23,6 +23,7 @@ def add(one: argparse.ArgumentParser) -> None:
     models = one.add_argument_group("models")
     models.add_argument("bundle", type=Path, nargs="*", metavar="BUNDLE", help="a folder that `edgekit build` made")
     models.add_argument("--repository", type=Path, metavar="DIR", help="a folder of bundles: the newest of each name")
+    models.add_argument("--device", type=Path, metavar="DIR", help="a device's folder: what is installed there")
     models.add_argument(
         "--alias", action="append", default=[], metavar="ALIAS=NAME[@VERSION]", help="a second name; repeatable"
     )
@@ -77,7 +78,10 @@ def policy(given: argparse.Namespace) -> "Policy":
     from edgekit_runtime.lane import LaneOptions
     from edgekit_runtime.service import Policy
 
-    _check_folders(given.bundle, given.repository)
+    if given.device is None or given.repository is not None or given.bundle:
+        _check_folders(given.bundle, given.repository)
+    if given.device is not None and given.repository is not None:
+        raise EdgeKitError("--device and --repository: both say what to serve", hint="leave one of them out")
     body, connections = int(given.max_body * MIB), given.max_connections
     held = Limits()
     limits = Limits(
@@ -99,7 +103,7 @@ def _check_folders(bundles: Sequence[Path], repository: Path | None) -> None:
     from edgekit_runtime.bundle import is_bundle
 
     if not bundles and repository is None:
-        raise EdgeKitError("nothing to serve", hint="name a bundle, or --repository DIR")
+        raise EdgeKitError("nothing to serve", hint="name a bundle, or --repository DIR, or --device DIR")
     if repository is not None and not repository.is_dir():
         raise EdgeKitError(f"no folder {repository}", hint="name the folder in which your bundles lie")
     if repository is not None and is_bundle(repository):

@@ -78,21 +78,35 @@ class SelfTests:
             return True
         off = ""
         try:
-            golden, pairs = await asyncio.to_thread(recordings, bundle)
-            answers = [await lane.probe(feeds, asyncio.get_running_loop().time() + PATIENCE) for feeds, _ in pairs]
-            found = await asyncio.to_thread(judged, golden, pairs, answers)
-            if not found.passed:
-                off = f"{found.output} is off by {found.worst:.2g} of its range"
+            off = await fault(lane)
         except (Busy, Late, NotFound) as error:
             log.debug("%s: no self-test now: %s", name, error.what)
             return False
         except BadBundle as error:  # its folder may be gone: that says nothing of the model
             log.warning("%s %s: no self-test: %s", name, version, error.what)
             return True
-        except Exception as error:  # whatever an engine raises on an input that it answered when it was built
-            off = error.what if isinstance(error, EdgeKitError) else type(error).__name__
         if off:
             said = f"{name} {version}: the self-test failed: {off}"
             event(log, logging.ERROR, "selftest-failed", said, model=name, version=version)
         self._results[lane] = Result(not off, time.time_ns() // 1_000_000)
         return True
+
+
+async def fault(lane: Lane) -> str:
+    """What is wrong with the answers that a lane's engine gives to the recorded inputs now; empty: nothing.
+
+    Raises:
+        Busy, Late: it has no time for them now.
+        NotFound: the lane has ended, or there are no recordings.
+        BadBundle: they do not read.
+    """
+    assert lane.served.bundle is not None
+    golden, pairs = await asyncio.to_thread(recordings, lane.served.bundle)
+    try:
+        answers = [await lane.probe(feeds, asyncio.get_running_loop().time() + PATIENCE) for feeds, _ in pairs]
+        found = await asyncio.to_thread(judged, golden, pairs, answers)
+    except (Busy, Late, NotFound):
+        raise
+    except Exception as error:  # whatever an engine raises on an input that it answered when it was built
+        return error.what if isinstance(error, EdgeKitError) else type(error).__name__
+    return "" if found.passed else f"{found.output} is off by {found.worst:.2g} of its range"

@@ -19,6 +19,7 @@ from edgekit_runtime.errors import BadRequest, Busy, EdgeKitError, Exceeded, For
 from edgekit_runtime.lane import Batching, Lane, LaneOptions, Observer
 from edgekit_runtime.limits import Limits
 from edgekit_runtime.protocols.v2_settings import Settings
+from edgekit_runtime.repository import Source
 from edgekit_runtime.served import Served, closed, opened, rows_keep_apart
 
 if TYPE_CHECKING:
@@ -58,12 +59,14 @@ class Change:
 @dataclass(frozen=True)
 class Policy:
     """What the server may do by itself: where bundles lie that it may load, how much memory its models may take
-    (in MB, by the peak that each build measured), how each is run."""
+    (in MB, by the peak that each build measured), how each is run. `source` stands for `repository` where the bundles
+    lie otherwise than side by side in a folder."""
 
     repository: Path | None = None
     max_memory: float | None = None
     lane: LaneOptions = field(default_factory=LaneOptions)
     limits: Limits = field(default_factory=Limits)
+    source: Source | None = None
 
 
 class Service:
@@ -76,10 +79,13 @@ class Service:
         policy: Policy | None = None,
     ) -> None:
         self.policy = policy or Policy()
+        folder = self.policy.repository
+        self._source = self.policy.source or (None if folder is None else repository.Folder(folder))
         self._wanted = replace(self.policy.lane, limits=self.policy.limits)
         self.aliases = dict(aliases or {})
         self.settings = Settings()
         self.tracer: Tracer | None = None
+        self.ids = False  # whether each request needs an id, by which it is known later
         self.ready = True
         self.history: deque[Change] = deque(maxlen=HISTORY)
         self.on_change: Callable[[Change], None] = lambda change: None
@@ -140,16 +146,17 @@ class Service:
         known |= {
             (n, v): Entry(n, v, "READY") for n, lanes in self._lanes.items() for v in lanes if (n, v) not in known
         }
-        for _, manifest in repository.listed(self.policy.repository):
+        for manifest in () if self._source is None else self._source.manifests():
             key = (manifest.name, manifest.version)
             known.setdefault(key, Entry(*key, "UNAVAILABLE", "not loaded"))
         return [known[key] for key in sorted(known)]
 
-    async def load(self, name: str) -> None:
+    async def load(self, name: str, why: str = "") -> None:
         """Serve the newest bundle of that name in the repository, in place of the versions that are served now.
 
         Beside the old one where there is memory for both, else after it: requests wait meanwhile. An old
-        version answers what it has taken. Loading what is served already, byte for byte, does nothing.
+        version answers what it has taken. Loading what is served already, byte for byte, does nothing. `why` is told
+        in the history.
 
         Raises:
             Forbidden: there is no repository.
@@ -157,9 +164,9 @@ class Service:
             BadRequest: the newest is not whole.
             EdgeKitError: it does not run here; what was served is served on.
         """
-        if self.policy.repository is None:
+        if self._source is None:
             raise Forbidden(*CLOSED)
-        await self._whole(self._load(name))
+        await self._whole(self._load(name, self._source, why))
 
     async def _whole(self, change: Coroutine[Any, Any, None]) -> None:
         """A change that goes on to its end, whether or not who asked for it is still there."""
@@ -168,13 +175,12 @@ class Service:
         task.add_done_callback(self._changes.discard)
         await asyncio.shield(task)
 
-    async def _load(self, name: str) -> None:
+    async def _load(self, name: str, source: Source, why: str) -> None:
         async with self._changing:
-            assert self.policy.repository is not None
-            newest = await asyncio.to_thread(repository.newest, self.policy.repository, name)
+            newest = await asyncio.to_thread(source.newest, name)
             known = self._lanes.get(name, {}).get(newest.manifest.version)
-            if known is None or known.served.manifest is None or known.served.manifest.files != newest.manifest.files:
-                await self._swap(newest)
+            if known is None or known.served.manifest != newest.manifest:
+                await self._swap(newest, why)
 
     async def unload(self, name: str) -> None:
         """Serve no version of that model any more, once all that it took is answered.
@@ -183,7 +189,7 @@ class Service:
             Forbidden: there is no repository, so it could not come back.
             NotFound: it is not served.
         """
-        if self.policy.repository is None:
+        if self._source is None:
             raise Forbidden(*CLOSED)
         await self._whole(self._unload(name))
 
@@ -248,7 +254,7 @@ class Service:
         self._found.clear()
         return lane
 
-    async def _swap(self, bundle: Bundle) -> None:
+    async def _swap(self, bundle: Bundle, why: str) -> None:
         served, old = closed(bundle), self.versions(bundle.manifest.name)
         key = (served.name, served.version)
         self._states[key] = Entry(*key, "LOADING")
@@ -270,8 +276,12 @@ class Service:
             raise
         finally:
             del self._states[key]
-        self._changed(_step(old, served.version), served)
+        self._changed(_step(old, served.version), served, why)
         await self._end(before)
+
+    def remark(self, what: str, lane: Lane, why: str = "") -> None:
+        """Tell the history what became of a model that is served."""
+        self._changed(what, lane.served, why)
 
     def _changed(self, what: str, served: Served, why: str = "") -> None:
         change = Change(time.time_ns() // 1_000_000, what, served.name, served.version, why)
@@ -305,14 +315,13 @@ class Service:
     async def _reopen(self, before: list[Lane]) -> None:
         """The old versions again, from the repository where they still lie there."""
         for lane in before:
-            old = lane.served
-            for folder, manifest in repository.listed(self.policy.repository, old.name):
-                if old.manifest is not None and manifest.files == old.manifest.files:
-                    bundle = await asyncio.to_thread(open_bundle, folder)
-                    self._put(await asyncio.to_thread(self._lane, bundle, closed(bundle)))
-                    break
-            else:
+            old, bundle = lane.served, None
+            if self._source is not None and old.manifest is not None:
+                bundle = await asyncio.to_thread(self._source.again, old.manifest)
+            if bundle is None:
                 log.error("%s version %s is no longer in the repository", old.name, old.version)
+            else:
+                self._put(await asyncio.to_thread(self._lane, bundle, closed(bundle)))
 
     async def _end(self, lanes: list[Lane]) -> None:
         """Let lanes that nobody finds any more answer what they took, then free their memory."""
@@ -349,23 +358,35 @@ def open_service(
     """
     service = Service((), aliases, policy)
     given = [open_bundle(folder) for folder in folders]
-    taken = {bundle.manifest.name for bundle in given}
-    beside = repository.newest_whole(service.policy.repository)
-    for bundle in [*given, *(one for one in beside if one.manifest.name not in taken)]:
-        served = closed(bundle)
-        if not service._fits(served, []):
-            raise Exceeded(
-                f"model {served.name} takes {served.peak_mb:g} MB, more than --max-memory leaves",
-                hint="raise --max-memory, or serve fewer models",
-                limit="memory",
-            )
-        service._put(service._lane(bundle, served))
-        service._changed("loaded", served)
+    taken, source = {bundle.manifest.name for bundle in given}, service._source
+    for bundle in given:
+        _first(service, bundle)
+    for beside in () if source is None else source.start():
+        other: Bundle | None = None if beside.manifest.name in taken else beside
+        while source is not None and other is not None:
+            try:
+                _first(service, other)
+                break
+            except EdgeKitError as error:
+                other = source.instead(other, error)
     for alias, (name, version) in service.aliases.items():
         if alias in service.names():
             raise BadRequest(f"alias {alias} is the name of a model", hint="choose another word")
         service.find(name, version)
     return service
+
+
+def _first(service: Service, bundle: Bundle) -> None:
+    """Serve it, where there is no other of its name yet."""
+    served = closed(bundle)
+    if not service._fits(served, []):
+        raise Exceeded(
+            f"model {served.name} takes {served.peak_mb:g} MB, more than --max-memory leaves",
+            hint="raise --max-memory, or serve fewer models",
+            limit="memory",
+        )
+    service._put(service._lane(bundle, served))
+    service._changed("loaded", served)
 
 
 def _step(old: Sequence[str], version: str) -> str:

@@ -147,6 +147,8 @@ class Server:
                 from edgekit_runtime.watchdog import watch
 
                 self._keep(stack, watch(self.service.open_lanes, self.supervisor.watchdog, self.supervisor.notify))
+            if (slots := self.watching.watch.slots) is not None:
+                await slots.begin(self.service, at.get("http") or f"unix:{at.get('unix', '')}")
             tell({**dict.fromkeys(NAMES), **at, "models": self.service.names()})
             gc.collect()
             gc.freeze()  # what is there now stays: looking through it again and again would only delay answers
@@ -231,8 +233,9 @@ class Server:
         return sum(len(edge.connections) for edge in self.edges)
 
     def reload(self) -> None:
-        """Load what is new in the repository, beside everything else."""
-        self._reloading = asyncio.ensure_future(self._load_all())
+        """Load what is new in the repository, or live in the device's store, beside everything else."""
+        slots = self.watching.watch.slots
+        self._reloading = asyncio.ensure_future(self._load_all() if slots is None else slots.reload())
 
     async def _load_all(self) -> None:
         for name in sorted({entry.name for entry in self.service.index()}):

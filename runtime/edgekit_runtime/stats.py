@@ -54,7 +54,8 @@ class Stats:
 
     `last_ms` is when the last request ended, in milliseconds since 1970. `rejected` found the queue full,
     `late` met their deadline, `cancelled` were given up by their client; `reasons` are those of all that failed, in
-    words of ours. `rows` counts executions between the bounds of `ROWS`.
+    words of ours. `broken` are runs that the engine did not end well. `rows` counts executions between the
+    bounds of `ROWS`.
     """
 
     last_ms: int = 0
@@ -63,6 +64,7 @@ class Stats:
     rejected: int = 0
     late: int = 0
     cancelled: int = 0
+    broken: int = 0
     success: Timed = field(default_factory=Timed)
     fail: Spent = field(default_factory=Spent)
     queue: Timed = field(default_factory=Timed)

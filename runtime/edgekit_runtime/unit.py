@@ -67,7 +67,9 @@ def understood(given: argparse.Namespace, words: tuple[str, ...], systemd: int |
     repository = None if given.repository is None else Path(os.path.abspath(given.repository))
     inside = sorted(filter(is_bundle, repository.iterdir())) if repository is not None and repository.is_dir() else []
     reads = [*folders, *([repository] if repository else []), *_hook(given.on_drift)]
+    device = None if given.device is None else Path(os.path.abspath(given.device))
     _check_state(given)
+    _check_device(given, device)
     credentials = []
     for name in SECRETS:
         path = getattr(given, name)
@@ -92,11 +94,12 @@ def understood(given: argparse.Namespace, words: tuple[str, ...], systemd: int |
         reads=tuple(reads),
         credentials=tuple(credentials),
         bundles=tuple(open_bundle(folder) for folder in [*folders, *inside]),
-        repository=repository is not None,
+        repository=repository is not None or device is not None,
         memory=_memory(given, [*folders, *inside]),
         connections=given.max_connections,
         calls=given.otlp is not None or given.remote_write is not None,
         systemd=systemd,
+        device=device,
     )
 
 
@@ -127,7 +130,11 @@ def _memory(given: argparse.Namespace, folders: Sequence[Path]) -> int | None:
     if given.max_memory is not None:
         return int(given.max_memory * MIB)
     peaks = [open_bundle(folder).manifest.evidence.get("peak_mb") for folder in folders]
-    if given.repository is not None or not all(isinstance(peak, int | float) for peak in peaks):
+    if (
+        given.repository is not None
+        or given.device is not None
+        or not all(isinstance(peak, int | float) for peak in peaks)
+    ):
         return None
     bodies = max(Limits().buffered, int(2 * given.max_body * MIB))
     return int(sum(float(peak) * 1e6 for peak in peaks if peak) * MARGIN) + 2 * bodies + BESIDE
@@ -151,6 +158,12 @@ def _check_state(given: argparse.Namespace) -> None:
     if given.state is None or given.user or Path(os.path.abspath(given.state)).is_relative_to(folder):
         return
     raise EdgeKitError(f"the service may not write to {given.state}", hint=f"say --state {folder}")
+
+
+def _check_device(given: argparse.Namespace, device: Path | None) -> None:
+    """Raise where the service could not see the folder that it is to write to."""
+    if device is not None and hidden(device) and not given.user:
+        raise EdgeKitError(f"the service may not write to {device}", hint=f"say --device /var/lib/{given.name}")
 
 
 def _place(text: str) -> Address:

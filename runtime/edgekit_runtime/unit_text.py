@@ -41,6 +41,7 @@ class Unit:
     connections: int
     calls: bool = False
     systemd: int | None = None
+    device: Path | None = None
 
 
 def units(unit: Unit) -> dict[str, str]:
@@ -125,6 +126,7 @@ def _needs(unit: Unit) -> Needs:
         bound=_outermost(path for path in (*unit.reads, *_interpreter()) if hidden(path)),
         python_path=_user_site(),
         devices=frozenset(bundle.manifest.options.device for bundle in unit.bundles) - {"cpu"},
+        device=unit.device,
         makes_code=unit.repository or any(bundle.manifest.engine == "openvino" for bundle in unit.bundles),
     )
 
@@ -156,7 +158,7 @@ def _watchdog(bundles: Sequence[Bundle]) -> int:
 def _models(unit: Unit) -> str:
     names = sorted({bundle.manifest.name for bundle in unit.bundles})
     told = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return told or "the models of a repository"
+    return told or ("the models of a repository" if unit.device is None else "the models of this device")
 
 
 def _runtime(path: Path, name: str) -> str:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from edgekit_runtime.feedback import State
     from edgekit_runtime.hook import Hook
     from edgekit_runtime.machine import Machine, Reader
+    from edgekit_runtime.slots import Slots
     from edgekit_runtime.telemetering import Telemetry
     from edgekit_runtime.traces import Tracer
 
@@ -52,7 +53,7 @@ LAST_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Watch:
-    """What is to be watched and told. `state` is the folder for what is kept on disk."""
+    """What is to be watched and told. `state` is the folder for what is kept on disk, `slots` a device's store."""
 
     page: bool = True
     triton: bool = False
@@ -61,6 +62,7 @@ class Watch:
     telemetry: "Telemetry | None" = None
     tracer: "Tracer | None" = None
     hook: "Hook | None" = None
+    slots: "Slots | None" = None
 
 
 class Watching:
@@ -108,7 +110,7 @@ class Watching:
         root.addHandler(self._recent)
         stack.callback(root.removeHandler, self._recent)
         self.service.on_change = self._changed
-        self.service.tracer = self.watch.tracer
+        self.service.tracer, self.service.ids = self.watch.tracer, self.ids
         event(log, logging.INFO, "server-started", f"serving {', '.join(self.service.names()) or 'no models yet'}")
         self._know()
         self._doubt()
@@ -203,7 +205,7 @@ class Watching:
         watch, made = self.watch, [] if self._machine is None else machine.families(self._machine)
         made += [] if self._monitor is None else self._monitor.families(self.service.lanes())
         wishes = watch.wishes
-        for part in (wishes.feedback, wishes.samples, watch.hook, watch.telemetry, watch.tracer):
+        for part in (wishes.feedback, wishes.samples, watch.hook, watch.telemetry, watch.tracer, watch.slots):
             made += [] if part is None else part.families()
         return made
 
@@ -275,6 +277,7 @@ class Watching:
 
     def _model(self, lane: Lane) -> dict[str, Any]:
         told, feedback, monitor = status.model(lane), self.watch.wishes.feedback, self._monitor
+        told["unwatched"] = status.unwatched(lane.served.manifest, self.watch.wishes.drift)
         if (result := self._selftests.result(lane)) is not None:
             told["selftest"] = asdict(result)
         if feedback is not None and (judged := feedback.quality(*pair(lane))) is not None:

@@ -154,3 +154,64 @@ def test_no_descriptors_left_is_an_error_with_a_hint():
         fill()
     view.close()
     assert not view.folder.exists()
+
+
+HOLDING = """
+import os, sys
+from edgekit_runtime.held import View
+view = View()
+view.add_plain('weights', [b'secret'])
+print(view.folder, flush=True)
+if 'fork' in sys.argv and os.fork():
+    os._exit(0)
+sys.stdin.read()
+"""
+
+
+def holding(*words):
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLDING, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_what_a_killed_process_left_goes_with_the_next_view_and_what_a_live_one_holds_stays():
+    killed, alive, forked = holding(), holding(), holding("fork")
+    folders = [Path(one.stdout.readline().strip()) for one in (killed, alive, forked)]
+    killed.kill()
+    for one in (killed, forked):
+        one.wait()
+    assert all(folder.is_dir() for folder in folders)
+    View().close()
+    assert [folder.is_dir() for folder in folders] == [False, True, True]
+    for one in (alive, forked):
+        one.stdin.close()
+    alive.wait()
+    forked.stdout.read()  # until the fork is gone too
+    View().close()
+    assert not any(folder.exists() for folder in folders)
+
+
+def test_what_others_called_so_is_not_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr("edgekit_runtime.held.MEMORY", tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "diary").write_text("dear")
+    (tmp_path / "edgekit-1-link").symlink_to(tmp_path / "mine")
+    (tmp_path / "edgekit-notes").mkdir()
+    View().close()
+    assert (tmp_path / "mine" / "diary").read_text() == "dear"
+    assert (tmp_path / "edgekit-1-link").is_symlink()
+    assert (tmp_path / "edgekit-notes").is_dir()
+
+
+def test_views_that_are_made_at_once_do_not_sweep_each_other():
+    code = "from edgekit_runtime.held import View\n" + "for _ in range(300):\n    view = View()\n"
+    code += "    view.add('a', [b'x'])\n    assert (view.folder / 'a').read_bytes() == b'x'\n    view.close()\n"
+    running = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [one.communicate()[1] for one in running] == ["", "", ""]
+
+
+def test_no_room_for_a_folder_is_an_error_with_a_hint():
+    before = os.listdir(MEMORY)
+    with at_most(resource.RLIMIT_NOFILE, 3), pytest.raises(EdgeKitError, match="held"):
+        View()
+    assert os.listdir(MEMORY) == before

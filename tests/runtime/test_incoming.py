@@ -47,7 +47,7 @@ def test_a_file_that_is_here_is_not_taken_again(store: Store) -> None:
 def test_another_file_is_thrown_away_when_it_is_whole(store: Store) -> None:
     receive(store, SHA256, 0, io.BytesIO(b"x" * 100), len(DATA))
     with pytest.raises(EdgeKitError, match="thrown away"):
-        receive(store, SHA256, 100, io.BytesIO(DATA[100:]), len(DATA))[""]
+        receive(store, SHA256, 100, io.BytesIO(DATA[100:]), len(DATA))
     assert have(store) == {"objects": [], "parts": {}}
 
 

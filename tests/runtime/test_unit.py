@@ -19,7 +19,7 @@ from tests.runtime.bundles import make_bundle
 
 pytestmark = pytest.mark.slow
 
-MOST_EXPOSED = {"near": 10, "far": 12, "low": 14, "activated": 3}
+MOST_EXPOSED = {"near": 10, "far": 12, "low": 14, "activated": 3, "device": 11}
 """Tenths of systemd's exposure level (0 safe, 100 unsafe), a tenth above what is reached."""
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
@@ -85,6 +85,7 @@ WAYS = {
     "far": ["--host", "0.0.0.0", "--tokens", "TOKENS"],
     "low": ["--port", "443"],
     "activated": ["--socket", "--admin", "unix:/run/edgekit-admin.sock"],
+    "device": ["--device", "/var/lib/edgekit"],
 }
 
 
@@ -313,3 +314,15 @@ def test_units_are_written_to_a_folder_or_not_in_words(bundle, tmp_path):
 def test_packages_of_one_user_are_found_by_the_service():
     needs = Needs("x", False, True, False, False, (), (), Path("/home/pi/.local/lib"), frozenset(), False)
     assert "Environment=PYTHONPATH=/home/pi/.local/lib" in hardened(needs)
+
+
+def test_a_device_is_served_by_a_user_who_stays_the_same(tmp_path):
+    text = only("--device", "/var/lib/edgekit")
+    assert values(text, "User") == ["edgekit"]
+    assert "DynamicUser" not in text
+    assert "ReadWritePaths" not in text
+    assert words_of(text)[-2:] == ["--device", "/var/lib/edgekit"]
+    assert values(only("--device", "/srv/shed"), "ReadWritePaths") == ["/srv/shed"]
+    with pytest.raises(EdgeKitError, match="may not write"):
+        only("--device", "/home/me/device")
+    assert "User=" not in only("--user", "--device", "/home/me/device")

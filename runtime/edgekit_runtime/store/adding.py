@@ -5,7 +5,7 @@ Refuses a file that is not what the manifest says, one that it does not list, an
 The bundle was verified by who hands it in; here its bytes are compared with its manifest once more, while written."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,7 +34,7 @@ def add(at: Layout, files: Files) -> Version:
     wanted = {entry.sha256: (name, entry) for name, entry in manifest.files.items()}
     make_folder(at.disk, at.root)
     missing = {sha: one for sha, one in wanted.items() if not _holds(at, one[1])}
-    _make_room(at, sum(entry.size for _, entry in missing.values()) + sum(map(len, alongside.values())))
+    _make_room(at, sum(entry.size for _, entry in missing.values()) + sum(map(len, alongside.values())), wanted)
     folders = sorted({at.object(sha).parent for sha in wanted})
     _make_folders(at, folders)
     for name, entry in missing.values():
@@ -79,15 +79,15 @@ def _holds(at: Layout, entry: FileEntry) -> bool:
     return digest.hexdigest() == entry.sha256
 
 
-def _make_room(at: Layout, needed: int) -> None:
-    """Look before the first byte is written; what nothing needs goes first."""
+def _make_room(at: Layout, needed: int, wanted: Collection[str]) -> None:
+    """Look before the first byte is written; what nothing needs goes first, but none of the objects `wanted`."""
     for cleaned in (False, True):
         room = at.disk.room(at.root)
         reserve = int(min(RESERVE, room.total * RESERVE_PART))
         if room.free >= needed + reserve:
             return
         if not cleaned:
-            clean(at)
+            clean(at, wanted)
     raise EdgeKitError(
         f"no room: {_mb(needed)} are needed and {_mb(reserve)} stay free, but only {_mb(room.free)} are left",
         hint=f"remove files from the disk of {at.root}; versions that nothing needs are gone already",

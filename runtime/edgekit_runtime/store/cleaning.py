@@ -5,6 +5,7 @@ Refuses to touch a version that is live, on trial, pinned or the one to go back 
 Versions go before objects, and for certain: after a cut none is there that lacks an object."""
 
 import logging
+from collections.abc import Collection
 
 from edgekit_runtime.disk import LEFT, remove
 from edgekit_runtime.errors import BadBundle
@@ -19,14 +20,15 @@ OLD_SECONDS = 24 * 3600.0
 log = logging.getLogger("edgekit_runtime.store")
 
 
-def clean(at: Layout) -> int:
-    """The bytes that were freed. The caller holds the lock on installations."""
+def clean(at: Layout, wanted: Collection[str] = ()) -> int:
+    """The bytes that were freed. The caller holds the lock on installations, and is about to need the objects `wanted`,
+    by digest."""
     with changing(at):
         for name in _models(at, "versions"):
             _drop_versions(at, name)
         freed = sum(_remove_left(at, "slots", name) for name in _models(at, "slots"))
     freed += sum(_remove_left(at, "versions", name) for name in _models(at, "versions"))
-    return freed + _clean_objects(at) + _clean_incoming(at)
+    return freed + _clean_objects(at, wanted) + _clean_incoming(at)
 
 
 def _models(at: Layout, part: str) -> list[str]:
@@ -54,9 +56,9 @@ def _remove_left(at: Layout, part: str, name: str) -> int:
     return sum(remove(at.disk, folder / one) for one in at.names(folder) if one.endswith(LEFT))
 
 
-def _clean_objects(at: Layout) -> int:
+def _clean_objects(at: Layout, wanted: Collection[str]) -> int:
     try:
-        needed = _needed(at)
+        needed = _needed(at) | set(wanted)
     except (BadBundle, OSError) as error:
         log.warning("no object is removed: a version that is kept does not read: %s", error)
         return 0

@@ -1,0 +1,78 @@
+"""The time in which a version that is served has to prove itself: recorded inputs, signs of life, runs that fail.
+
+Refuses to call anything good that was not seen: a lane that has no time for its recorded inputs is asked again."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgekit_runtime.errors import BadBundle, Busy, EdgeKitError, Late, NotFound
+from edgekit_runtime.lane import Lane
+from edgekit_runtime.selftests import fault
+from edgekit_runtime.watchdog import probe_of
+
+LOOK_SECONDS = 1.0
+LIFE_SECONDS, PATIENCE = 10.0, 30.0
+"""How often a sign of life is asked for, and how long is waited for it."""
+AGAIN_SECONDS = 2.0
+FEW, MOST_BROKEN = 3, 0.1
+"""So many runs that the engine did not end well, and more than this part of all: the model is broken. Who may ask can
+bring that about with inputs that break it; it is then served in the version before, which is the safe side."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """It must do well for `seconds`; `drifted` says whether there was an alarm that is to end it."""
+
+    seconds: float
+    drifted: Callable[[], bool] = lambda: False
+    look: float = LOOK_SECONDS
+
+
+async def shortcoming(lane: Lane, terms: Terms) -> str:
+    """Watch the lane until its time is over; why it must not stay, or "" where it has proven itself."""
+    before = (lane.stats.broken, lane.stats.executions)
+    if why := await _replayed(lane):
+        return why
+    end, life = time.monotonic() + terms.seconds, time.monotonic() + LIFE_SECONDS
+    alive = probe_of(lambda: [lane], PATIENCE)
+    while (left := end - time.monotonic()) > 0:
+        await asyncio.sleep(min(terms.look, left))
+        if why := _broken(lane, before):
+            return why
+        if terms.drifted():
+            return "its inputs or answers drifted from those of its build"
+        if time.monotonic() >= life:
+            try:
+                await alive()
+            except EdgeKitError as error:
+                return error.what
+            life = time.monotonic() + LIFE_SECONDS
+    return _broken(lane, before) or await _replayed(lane)
+
+
+async def _replayed(lane: Lane) -> str:
+    """What is wrong with its answers to the recorded inputs, once it has time for them."""
+    executions = lane.stats.executions
+    while True:
+        try:
+            off = await fault(lane)
+        except (Busy, Late):
+            if lane.stats.executions == executions:
+                return "it does not answer any more"
+            executions = lane.stats.executions
+            await asyncio.sleep(AGAIN_SECONDS)
+            continue
+        except NotFound:
+            return "" if lane.closing else "it has no recorded inputs"
+        except BadBundle as error:
+            return error.what
+        return f"the self-test failed: {off}" if off else ""
+
+
+def _broken(lane: Lane, before: tuple[int, int]) -> str:
+    broken, runs = lane.stats.broken - before[0], lane.stats.executions - before[1]
+    if broken < FEW or broken <= MOST_BROKEN * (broken + runs):
+        return ""
+    return f"the engine failed in {broken} of {broken + runs} runs"

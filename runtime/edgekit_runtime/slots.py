@@ -1,0 +1,256 @@
+"""What a server does for a device's store: serves what is live, swaps what changed, proves it, goes back by itself.
+
+Refuses to serve for a device that trusts nobody, and beside another server of the same folder."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from edgekit_runtime import running
+from edgekit_runtime.device import Device, become_owner, device_at
+from edgekit_runtime.errors import EdgeKitError, NotFound
+from edgekit_runtime.families import Family, Sample
+from edgekit_runtime.lane import Lane
+from edgekit_runtime.probation import Terms, shortcoming
+from edgekit_runtime.service import Change, Service
+from edgekit_runtime.store import Event, Slot
+from edgekit_runtime.store_source import StoreSource, is_final
+from edgekit_runtime.telemetry.boots import this_boot
+
+log = logging.getLogger("edgekit_runtime.slots")
+
+ON_DRIFT = "on-drift"
+STATES = ("good", "trial")
+AGAIN_SECONDS = 60.0
+"""After so long what could not be written down is tried again."""
+
+
+class Slots:
+    """One server's. All methods belong to the event loop, but `close`."""
+
+    def __init__(self, device: Device, stack: ExitStack, before: Mapping[str, int]) -> None:
+        self.device, self.source = device, StoreSource(device)
+        self._stack = stack
+        self._url = ""
+        self._service: Service | None = None
+        self._changing = asyncio.Lock()
+        self._trials: dict[str, asyncio.Task[None]] = {}
+        self._seen: dict[str, Slot] = {}
+        self._rollbacks = dict(before)
+
+    async def begin(self, service: Service, url: str) -> None:
+        """The server listens: say so, and begin to prove what is on trial."""
+        self._service, self._url = service, url
+        for event, name in await asyncio.to_thread(self._at_start):
+            service.history.appendleft(Change(int(event.when * 1000), "rolled back", name, event.version, event.why))
+        await self._look()
+        for name in self._seen:
+            self._prove(name)
+        self._say()
+
+    async def reload(self) -> None:
+        """Somebody changed the store: serve what is live now."""
+        async with self._changing:
+            try:
+                await self._look()
+                for name in sorted({*self._seen, *self._served()}):
+                    await self._follow(name)
+            except EdgeKitError as error:
+                log.error("%s", error.what)
+            self._say()
+
+    def close(self) -> None:
+        """The server ends."""
+        for task in self._trials.values():
+            task.cancel()
+        self._stack.close()
+
+    def families(self) -> list[Family]:
+        """What is told of the store, as it was after the last change."""
+        states, left = [], []
+        for name, slot in sorted(self._seen.items()):
+            states += [Sample(float((slot.on_trial is None) == (state == "good")), (("model", name), ("state", state)))
+                       for state in STATES]  # fmt: skip
+            if slot.on_trial is not None:
+                seconds = slot.on_trial.trial.started + slot.on_trial.trial.seconds - self.device.clock()
+                left.append(Sample(max(0.0, seconds), (("model", name),)))
+        rollbacks = [Sample(count, (("model", name),)) for name, count in sorted(self._rollbacks.items())]
+        return [
+            Family("edgekit_store_slot_state", "gauge", "1 for the state that a model is in.", tuple(states)),
+            Family("edgekit_store_trial_seconds_left", "gauge", "Until a trial may end well.", tuple(left)),
+            Family("edgekit_store_rollbacks_total", "counter", "Versions that were gone back from.", tuple(rollbacks)),
+        ]
+
+    def _at_start(self) -> list[tuple[Event, str]]:
+        """What was rolled back since we began to open it, with the models' names; in a thread."""
+        found = []
+        for name, events in rollbacks(self.device).items():
+            found += [(event, name) for event in events[self._rollbacks.get(name, 0) :]]
+            self._rollbacks[name] = len(events)
+        return found
+
+    async def _look(self) -> None:
+        slots = await asyncio.to_thread(self.device.store.slots)
+        self._seen = {slot.name: slot for slot in slots if slot.live is not None}
+        for name in self._seen:
+            self._rollbacks.setdefault(name, 0)
+
+    def _served(self) -> dict[str, tuple[str, Lane]]:
+        """By name: the id of the version that is served, and its lane; of our store's models alone."""
+        assert self._service is not None
+        found = {}
+        for lane in self._service.lanes():
+            if (id := self.source.id_of(lane.served.bundle)) is not None:
+                found[lane.served.name] = (id, lane)
+        return found
+
+    async def _follow(self, name: str) -> None:
+        """Serve the version of a model that is live."""
+        assert self._service is not None
+        slot, served = self._seen.get(name), self._served().get(name)
+        if slot is None:
+            self._stop(name)
+            with suppress(NotFound):
+                await self._service.unload(name)
+            return
+        if served is None and name in self._service.names():
+            return  # a bundle of this name was given on the command line
+        if served is not None and served[0] == slot.live:
+            return
+        self._stop(name)
+        try:
+            await self._service.load(name)
+        except EdgeKitError as error:
+            if is_final(slot, error):
+                await self._back(name, slot.live, error.what)
+            else:
+                log.error("%s %s is not served now: %s", name, slot.live, error.what)
+            return
+        self._prove(name)
+
+    def _prove(self, name: str) -> None:
+        """Begin the trial of what is served, where it is on trial."""
+        slot, served = self._seen.get(name), self._served().get(name)
+        self._stop(name)
+        if slot is not None and slot.on_trial is not None and served is not None and served[0] == slot.on_trial.id:
+            trial = slot.on_trial.trial
+            self._trials[name] = asyncio.ensure_future(self._trial(name, *served, trial.seconds))
+
+    def _stop(self, name: str) -> None:
+        if (task := self._trials.pop(name, None)) is not None:
+            task.cancel()
+
+    async def _trial(self, name: str, id: str, lane: Lane, seconds: float) -> None:
+        assert self._service is not None
+        service, began = self._service, time.time_ns() // 1_000_000
+        on_drift = await asyncio.to_thread(self._ends_on_drift, name, id)
+
+        def drifted() -> bool:
+            alarms = [change for change in list(service.history) if change.what == "drift raised"]
+            known = (name, lane.served.version)
+            return on_drift and any((one.model, one.version) == known and one.when_ms >= began for one in alarms)
+
+        why = await shortcoming(lane, Terms(seconds, drifted))
+        if lane not in service.lanes() or not service.ready:
+            return  # another one came, or the server ends: this says nothing of it
+        while not await self._judged(name, id, lane, why):
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _judged(self, name: str, id: str, lane: Lane, why: str) -> bool:
+        """The trial is over: it stays, or not. False where that cannot be written down now."""
+        assert self._service is not None
+        async with self._changing:
+            self._trials.pop(name, None)  # from here on nobody cancels us
+            try:
+                if why:
+                    await self._back(name, id, why)
+                else:
+                    await asyncio.to_thread(self.device.store.good, name, id)
+                    self._service.remark("proven good", lane)
+                await self._look()
+            except EdgeKitError as error:
+                log.error("%s: %s", name, error.what)
+                if (task := asyncio.current_task()) is not None:
+                    self._trials.setdefault(name, task)
+                return False
+            self._say()
+        return True
+
+    async def _back(self, name: str, id: str | None, why: str) -> None:
+        """Go back from a version that must not stay, and serve the one before it."""
+        assert self._service is not None
+        service, store, served = self._service, self.device.store, self._served().get(name)
+        version = await asyncio.to_thread(store.roll_back, name, why, id)
+        if version is None:
+            log.error("%s: there is no version before it; it stays: %s", name, why)
+            return
+        self._rollbacks[name] = self._rollbacks.get(name, 0) + 1
+        if served is not None and served[0] == id:
+            service.remark("failed", served[1], why)
+        await self._look()
+        try:
+            await service.load(name, why)
+        except EdgeKitError as error:
+            log.error("%s: the version before does not open either: %s", name, error.what)
+        self._prove(name)
+
+    def _ends_on_drift(self, name: str, id: str) -> bool:
+        return asked_to_end_on_drift(self.device, name) == id
+
+    def _say(self) -> None:
+        """Write down what is served; a disk that is full must not end a server."""
+        versions: Mapping[str, str] = {name: id for name, (id, _) in self._served().items()}
+        said = running.Running(os.getpid(), this_boot().name, versions, self._url, self.device.clock())
+        try:
+            running.tell(self.device.folder, said)
+        except EdgeKitError as error:
+            log.warning("what is served is not written down: %s", error.what)
+
+
+def open_slots(folder: Path) -> Slots:
+    """Begin to serve a device folder, as the user that it belongs to: what failed its trial is rolled back first.
+
+    Raises:
+        EdgeKitError: there is no such folder, it trusts nobody, or another server is there.
+    """
+    become_owner(folder)
+    device = device_at(folder)
+    device.trust(), device.target()  # or nothing can be verified
+    with ExitStack() as stack:
+        stack.enter_context(running.alone(folder))
+        before = {name: len(events) for name, events in rollbacks(device).items()}
+        for event in device.store.boot(this_boot().name, device.now()):
+            log.error("version %s was rolled back: %s", event.version, event.why)
+        return Slots(device, stack.pop_all(), before)
+
+
+def rollbacks(device: Device) -> dict[str, list[Event]]:
+    """Of each model, the oldest first."""
+    store = device.store
+    return {name: [one for one in store.history(name) if one.what == "rolled back"] for name in store.names()}
+
+
+def end_on_drift(device: Device, name: str, id: str | None) -> None:
+    """Remember that a drift alarm is to end the trial of this version; None: of none."""
+    from edgekit_runtime.disk import REAL, forget, make_folder, plain_errors, replace
+
+    path = device.folder / ON_DRIFT / name
+    with plain_errors(str(path)):
+        if id is None:
+            if REAL.kind(path) is not None:
+                forget(REAL, path)
+            return
+        make_folder(REAL, path.parent)
+        replace(REAL, path, id.encode())
+
+
+def asked_to_end_on_drift(device: Device, name: str) -> str | None:
+    """The version whose trial a drift alarm is to end; None where there is none."""
+    try:
+        return (device.folder / ON_DRIFT / name).read_text(encoding="ascii")[:100]
+    except (OSError, ValueError):
+        return None

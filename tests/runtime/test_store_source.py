@@ -1,0 +1,180 @@
+"""A server over a device's store where a version does not open: at its start, and while it serves."""
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from edgekit_runtime.bundle import Bundle
+from edgekit_runtime.device import Device
+from edgekit_runtime.errors import EdgeKitError, NotFound, Unsupported
+from edgekit_runtime.service import Policy, Service, open_service
+from edgekit_runtime.slots import Slots, open_slots
+from edgekit_runtime.store import Trial
+from edgekit_runtime.verified import open_verified
+from edgekit_runtime.watching import Watch
+
+from tests.runtime.devices import Maker, device_folder, soon
+from tests.runtime.live import live
+
+
+@pytest.fixture
+def maker(tmp_path: Path) -> Maker:
+    return Maker(tmp_path)
+
+
+@pytest.fixture
+def device(tmp_path: Path, maker: Maker) -> Device:
+    return Device(device_folder(tmp_path / "device", maker))
+
+
+@pytest.fixture
+def slots(device: Device) -> Iterator[Slots]:
+    made = open_slots(device.folder)
+    yield made
+    made.close()
+
+
+def put(device: Device, folder: Path, good: bool = True) -> str:
+    """Live, without a trial in a child: what is tested here comes after it."""
+    from edgekit_runtime.files import in_folder
+
+    version = device.store.add(in_folder(folder))
+    device.store.activate("tiny", version.id, Trial(None, device.clock(), 600.0))
+    if good:
+        device.store.good("tiny")
+    return version.id
+
+
+def does_not_open(monkeypatch: pytest.MonkeyPatch, *versions: str) -> None:
+    """Of these versions the engine opens nothing."""
+    whole = Bundle.open_model
+
+    def open_model(self: Bundle) -> object:
+        if self.manifest.version in versions:
+            raise Unsupported("the engine does not like it")
+        return whole(self)
+
+    monkeypatch.setattr(Bundle, "open_model", open_model)
+
+
+def opened(slots: Slots) -> Service:
+    return open_service([], None, Policy(source=slots.source))
+
+
+def test_what_does_not_open_at_the_start_is_served_in_the_version_before(
+    device: Device, maker: Maker, slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = put(device, maker.bundle("1"))
+    put(device, maker.bundle("2"), good=False)
+    does_not_open(monkeypatch, "2")
+    service = opened(slots)
+    assert service.find("tiny").served.version == "1"
+    assert device.store.slot("tiny").live == one
+    assert "does not like it" in device.store.history("tiny")[-1].why
+
+
+def test_a_version_that_was_proven_good_is_not_given_up_for_an_engine_that_fails_now(
+    device: Device, maker: Maker, slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(device, maker.bundle("1"))
+    two = put(device, maker.bundle("2"))
+    with monkeypatch.context() as patch:
+        does_not_open(patch, "2")
+        service = opened(slots)
+        assert service.find("tiny").served.version == "1"
+        assert device.store.slot("tiny").live == two
+        with live(service, watch=Watch(slots=slots)) as server:
+            server.loop.call_soon_threadsafe(server.server.reload)
+            soon(lambda: any(change.what == "failed" for change in service.history))
+            assert device.store.slot("tiny").live == two
+            patch.undo()
+            server.loop.call_soon_threadsafe(server.server.reload)
+            soon(lambda: service.find("tiny").served.version == "2")
+
+
+def test_what_does_not_open_at_all_is_left_out_and_the_others_are_served(
+    device: Device, maker: Maker, slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = put(device, maker.bundle("1"))
+    does_not_open(monkeypatch, "1")
+    service = opened(slots)
+    assert service.names() == []
+    assert device.store.slot("tiny").live == id
+    assert [(one.name, one.state) for one in service.index()] == [("tiny", "UNAVAILABLE")]
+
+
+def test_a_version_before_that_is_not_verified_either_changes_nothing(
+    device: Device, maker: Maker, slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(device, maker.bundle("1"))
+    two = put(device, maker.bundle("2"))
+    (device.folder / "target").write_text("another\n")
+    assert opened(slots).names() == []
+    assert device.store.slot("tiny").live == two
+    (device.folder / "target").write_text("here\n")
+    assert opened(slots).find("tiny").served.version == "2"
+
+
+def test_a_version_that_does_not_open_while_another_is_served_never_takes_its_place(
+    device: Device, maker: Maker, slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = put(device, maker.bundle("1"))
+    with live(opened(slots), watch=Watch(slots=slots)) as server:
+        does_not_open(monkeypatch, "2")
+        put(device, maker.bundle("2"), good=False)
+        server.loop.call_soon_threadsafe(server.server.reload)
+        soon(lambda: device.store.slot("tiny").live == one)
+        assert server.ask("/v2/models/tiny/ready")[0] == 200
+        history = soon(lambda: [change for change in server.server.service.history if change.what == "failed"])
+        assert (history[0].version, history[0].why) == ("2", "the engine does not like it")
+        soon(lambda: slots.families()[2].samples[0].value == 1)
+
+
+def test_a_disk_that_is_full_does_not_make_a_good_version_bad(
+    device: Device, maker: Maker, slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(device, maker.bundle("1"))
+    put(device, maker.bundle("2"), good=False)
+    trials: list[str] = []
+    monkeypatch.setattr("edgekit_runtime.slots.AGAIN_SECONDS", 0.05)
+
+    def proven(self: object, name: str, id: str) -> None:
+        trials.append(id)
+        if len(trials) < 3:
+            raise EdgeKitError("the disk is full", hint="make room")
+
+    async def well(lane: object, terms: object) -> str:
+        return ""
+
+    monkeypatch.setattr("edgekit_runtime.store.Store.good", proven)
+    monkeypatch.setattr("edgekit_runtime.slots.shortcoming", well)
+    with live(opened(slots), watch=Watch(slots=slots)) as server:
+        soon(lambda: any(change.what == "proven good" for change in server.server.service.history))
+        assert server.server.service.find("tiny").served.version == "2"
+    assert len(trials) == 3
+
+
+def test_memory_is_let_go_of_when_nobody_uses_a_version_any_more(device: Device, maker: Maker, slots: Slots) -> None:
+    put(device, maker.bundle("1"))
+    bundle = slots.source.newest("tiny")
+    folder = bundle.folder
+    assert slots.source.id_of(bundle) == device.store.slot("tiny").live
+    assert folder.is_dir()
+    del bundle
+    gc.collect()
+    assert not folder.exists()
+    assert slots.source.ids == {}
+
+
+def test_a_model_that_is_not_installed_is_not_found(slots: Slots) -> None:
+    with pytest.raises(NotFound, match="is installed here"):
+        slots.source.newest("../..")
+
+
+def test_a_bundle_whose_time_is_over_is_served_on_and_not_installed(device: Device, maker: Maker, slots: Slots) -> None:
+    put(device, maker.bundle("1", expires=1000))
+    assert opened(slots).find("tiny").served.version == "1"
+    store = device.store
+    with pytest.raises(EdgeKitError, match="was for use until"):
+        open_verified(store.files(store.live("tiny")), device.rules())
