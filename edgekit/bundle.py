@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -45,15 +45,16 @@ def built_at() -> str:
 
 
 @contextmanager
-def whole_folder(place: Path) -> Iterator[Path]:
+def whole_folder(place: Path, refuse: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """A scratch folder that becomes `place` when the block ends well, and vanishes when it does not.
 
-    An older bundle at `place` stays until then. Holds a lock, which dies with the process.
+    An older bundle at `place` (or what `refuse` does not refuse) stays until then. Holds a lock, which dies with the
+    process.
 
     Raises:
         EdgeKitError: `place` holds something else, or another build is writing it.
     """
-    refuse_to_replace(place)
+    (refuse or refuse_to_replace)(place)
     place = place.absolute()
     scratch = place.with_name(f".{place.name}.building")
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +97,10 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def refuse_to_replace(place: Path) -> None:
-    """Raise if something that is not a bundle lies at `place`."""
+    """Raise if something that is not a bundle lies at `place`, or what it should lie in is no folder."""
+    above = next((path for path in place.absolute().parents if path.exists()), place)
+    if not above.is_dir():
+        raise EdgeKitError(f"{above} is no folder", hint="say --out with a new name; nothing was touched")
     if place.exists() and not is_bundle(place) and not (place.is_dir() and not any(place.iterdir())):
         raise EdgeKitError(f"{place} exists and is not a bundle", hint="say --out with a new name; nothing was touched")
 

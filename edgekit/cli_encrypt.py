@@ -26,9 +26,13 @@ def encrypt(bundle: Path, device: Path, out: Path | None, key: str | None, home:
     """
     from edgekit import keys
     from edgekit.encrypting import encrypt_bundle, read_device
+    from edgekit.vouching import signer_of
 
-    public = read_device(device)
-    secret = keys.signing_key(home or keys.default_home(), key, lambda words: click.echo(words, err=True))
+    public, home = read_device(device), home or keys.default_home()
+    by = signer_of(bundle, home)
+    if by.name is None:
+        click.echo(f"warning: {bundle} is {by.words}; what is made of it is signed with your key", err=True)
+    secret = keys.signing_key(home, key, lambda words: click.echo(words, err=True))
     place = out or bundle.absolute().with_name(f"{bundle.absolute().stem}-{public.fingerprint[:12]}.edgekit")
     made = encrypt_bundle(bundle, public, place, secret)
     if as_json:

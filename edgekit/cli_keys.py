@@ -4,11 +4,13 @@ Refuses what `keys` refuses; no secret is ever printed."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from edgekit_runtime.errors import EdgeKitError
 
 if TYPE_CHECKING:
     from edgekit.keys import Key
@@ -68,7 +70,11 @@ def rotate(name: str, home: Path | None, as_json: bool) -> None:
     """Another key in the place of NAME (or root). What the old one signed stays good until it is revoked."""
     from edgekit import keys
 
-    _show([keys.rotate(home or keys.default_home(), name)], as_json)
+    home = home or keys.default_home()
+    before = {one.fingerprint for one in keys.listed(home) if name in (one.name, one.fingerprint) and not one.revoked}
+    _show([keys.rotate(home, name)], as_json)
+    for fingerprint in () if as_json else sorted(before):
+        click.echo(f"the old one is trusted until you say: edgekit key revoke {fingerprint[:12]}")
 
 
 @keys_verbs.command()
@@ -91,17 +97,27 @@ def trust(out: Path | None, home: Path | None, as_json: bool) -> None:
 
     raw = keys.trust_document(home or keys.default_home())
     if out is None:
-        click.echo(raw)
-    else:
+        click.echo(raw, nl=False)
+        return
+    try:
         out.write_bytes(raw)
+    except OSError as error:
+        raise EdgeKitError(f"{out}: {error.strerror}", hint="say --out with another name") from error
+    if as_json:
+        click.echo(json.dumps({"out": str(out)}))
 
 
 def _show(found: Sequence[Key], as_json: bool) -> None:
-    from edgekit import keys
-
     if as_json:
-        click.echo(keys.shown(found))
+        click.echo(json.dumps([_facts(one) for one in found], indent=1))
         return
     for one in found:
         state = f"revoked: {one.revoked}" if one.revoked else str(one.private or "its secret is not here")
         click.echo(f"{one.name:<16} {one.role:<5} {one.fingerprint[:16]}  {state}")
+
+
+def _facts(key: Key) -> dict[str, str | None]:
+    """A key for machines; its secret stays where it is."""
+    where = None if key.private is None else str(key.private)
+    told = {"name": key.name, "role": key.role, "fingerprint": key.fingerprint}
+    return {**told, "private": where, "revoked": key.revoked}

@@ -100,19 +100,27 @@ def push(
 @click.argument("what", metavar="oci://HOST/REPOSITORY:TAG")
 @click.option("--out", type=Path, required=True, metavar="FOLDER", help="The bundle's folder.")
 @click.option("--base", type=Path, metavar="BUNDLE", help="An older bundle, whose files spare bytes.")
-@click.option("--dry-run", is_flag=True, help="Say what would be fetched; fetch no more than its manifests.")
+@click.option("--keys", type=Path, metavar="FOLDER", help="Where the keys lie that you trust.")
+@click.option("--dry-run", is_flag=True, help="Say what would be fetched; fetch no more than manifests and signature.")
 @_access_options
 def pull(
-    what: str, out: Path, base: Path | None, dry_run: bool, as_json: bool, quiet: bool, cache: Path | None,
-    **access: Any,
+    what: str, out: Path, base: Path | None, keys: Path | None, dry_run: bool, as_json: bool, quiet: bool,
+    cache: Path | None, **access: Any,
 ) -> None:  # fmt: skip
-    """Fetch a bundle from a registry: whole or absent, every byte verified; after a cut it goes on where it was."""
+    """Fetch a bundle from a registry: whole or absent, every byte verified; after a cut it goes on where it was.
+
+    It says who signed the bundle, and refuses one by a key that you revoked. What nobody signed, or a key that you do
+    not know, comes with a warning: only devices insist.
+    """
+    from edgekit.keys import default_home, trusted
     from edgekit.oci import fetching
     from edgekit.oci.blobs import user_blobs
     from edgekit.oci.reference import parse_reference
 
     reference = parse_reference(what)
-    wish = fetching.Wish(reference, out, base, dry_run)
+    if keys is not None:
+        trusted(keys)  # a folder that was named must be one
+    wish = fetching.Wish(reference, out, base, dry_run, keys or default_home())
     found = fetching.pull(wish, _access(reference.registry, **access), user_blobs(cache), _tell(quiet))
     click.echo(json.dumps(fetching.to_json(found)) if as_json else "\n".join(fetching.lines(found)))
 

@@ -20,6 +20,8 @@ from edgekit.sbom import SBOM
 READABLE = frozenset({"report.json", "report.html", "MODEL_CARD.md", SBOM, PROVENANCE})
 """What stays as it is: it is for people and for tools that keep account, and no device loads it."""
 
+HINT = "copy the device's public key here, and name it to --for"
+
 
 @dataclass(frozen=True)
 class Made:
@@ -75,12 +77,17 @@ def read_device(path: Path) -> PublicKey:
         EdgeKitError: there is none, or it is a private one.
     """
     try:
-        raw = path.read_bytes()[:10_000]
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise NotFound(f"no key at {path}", hint="copy the device's public key here") from error
+        with path.open("rb") as file:
+            raw = file.read(10_000)
+    except OSError as error:
+        told = "" if isinstance(error, FileNotFoundError | IsADirectoryError) else f": {error.strerror}"
+        raise NotFound(f"no key at {path}{told}", hint=HINT) from error
     if b"PRIVATE KEY" in raw:
         raise EdgeKitError(f"{path} is a private key", hint="give the device's public key; the other one stays there")
-    return read_public(raw)
+    try:
+        return read_public(raw)
+    except EdgeKitError as error:
+        raise EdgeKitError(f"{path}: {error.what}", hint=error.hint or HINT) from error
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -1,20 +1,20 @@
 """The keys that bundles are signed with, in a folder of their own: a root that vouches for them, and signing keys.
 
-Refuses a name that is taken, to sign with a key that is revoked, and a key that others may read."""
+Refuses a name that is taken, to write over a secret that no trust document names, and to sign with a revoked key."""
 
-import json
 import os
-import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgekit_runtime.errors import EdgeKitError, NotFound
+from edgekit_runtime.errors import EdgeKitError, NotFound, Untrusted
 from edgekit_runtime.keypair import new_private_key, public_of
 from edgekit_runtime.manifest import PLAIN
 from edgekit_runtime.trust import Key as Trusted
-from edgekit_runtime.trust import Revoked, Trust, made_trust, opened_first
+from edgekit_runtime.trust import Revoked, Trust, accepted, made_trust, opened_first
+
+from edgekit.keyfiles import alone, in_words, prepare, read, write_all
 
 ROOT = "root"
 TRUST = "trust.json"
@@ -22,6 +22,7 @@ EARLIER = "trust"
 """The folder of all trust documents, by serial."""
 FIRST = "main"
 """What the first signing key is called where nobody named one."""
+LONGEST_WHY = 200
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,12 @@ def default_home() -> Path:
 
 def listed(home: Path) -> list[Key]:
     """All keys that the trust document in `home` names, roots first; none where there is no document yet."""
-    if not (home / TRUST).is_file():
-        return []
-    trust = _trust(home)
+    with in_words(home):
+        if not (home / TRUST).exists():
+            return []
+        trust = _trust(home)
+        here = _secrets(home, trust)
     why = {one.fingerprint: one.why for one in trust.revoked}
-    here = {public_of(_read(path)).fingerprint: path for path in sorted(home.glob("*.key"))}
     roots = [Key(ROOT, key.fingerprint, "root", here.get(key.fingerprint)) for key in trust.roots]
     ours = [Key(key.name, key.public.fingerprint, "sign", here.get(key.public.fingerprint)) for key in trust.keys]
     return [replace(key, revoked=why.get(key.fingerprint)) for key in (*roots, *ours)]
@@ -59,57 +61,61 @@ def new(home: Path, name: str) -> Key:
         EdgeKitError: the name is taken or no plain word, or the root is not here.
     """
     if not PLAIN.fullmatch(name) or name == ROOT:
-        raise EdgeKitError(f"{name!r} cannot be a key's name", hint="use letters, digits, . _ - and not the word root")
-    if name in {key.name for key in listed(home)}:
-        raise EdgeKitError(f"there is a key {name} already", hint=f"say edgekit key rotate {name}, or another name")
-    first = not (home / TRUST).is_file()
-    if first:
-        _prepare(home)
-        _write(home / f"{ROOT}.key", new_private_key())
-    secret = new_private_key()
-    key = Trusted(name, public_of(secret), None)
-    before = Trust(0, (public_of(_root(home)),), (), (), 0) if first else _trust(home)
-    _succeed(home, replace(before, keys=(*before.keys, key)), [(f"{name}.key", secret)])
-    return _named(home, name)
+        raise EdgeKitError(
+            f"{name[:100]!r} cannot be a key's name", hint="use letters, digits, . _ - and not the word root"
+        )
+    with in_words(home):
+        prepare(home)
+        with alone(home):
+            return _new(home, name)
 
 
 def rotate(home: Path, name: str) -> Key:
     """Another key in the place of `name` (or of the root); the old one is trusted until it is revoked.
 
     Devices take the new trust with the next flash, since the old root signs it."""
-    trust = _trust(home)
-    secret = new_private_key()
-    if name == ROOT:
-        old = _root(home)
-        retired = home / f"{ROOT}-{public_of(old).fingerprint[:12]}.key"
-        changed = replace(trust, roots=(*trust.roots, public_of(secret)))
-        _succeed(home, changed, [(retired.name, old), (f"{ROOT}.key", secret)], signer=old)
-        return next(key for key in listed(home) if key.fingerprint == public_of(secret).fingerprint)
-    old_key = _named(home, name)
-    aged = f"{name}-{old_key.fingerprint[:12]}"
-    keys = tuple(replace(key, name=aged) if key.name == name else key for key in trust.keys)
-    files = [(f"{name}.key", secret)]
-    if old_key.private is not None:
-        files.insert(0, (f"{aged}.key", _read(old_key.private)))
-    _succeed(home, replace(trust, keys=(*keys, Trusted(name, public_of(secret), None))), files)
-    return _named(home, name)
+    with in_words(home), alone(home):
+        trust = _trust(home)
+        secret = new_private_key()
+        public = public_of(secret)
+        if name == ROOT:
+            old = _root(home, trust)
+            retired = f"{ROOT}-{public_of(old).fingerprint[:12]}.key"
+            files = [(retired, old), (f"{ROOT}.key", secret)]
+            _succeed(home, replace(trust, roots=(*trust.roots, public)), files, old)
+        else:
+            old_key = _named(home, name)
+            if old_key.role != "sign":
+                raise EdgeKitError(f"{name!r} is a root", hint=f"edgekit key rotate {ROOT}")
+            aged = f"{old_key.name}-{old_key.fingerprint[:12]}"
+            keys = tuple(replace(key, name=aged) if key.name == old_key.name else key for key in trust.keys)
+            files = [(f"{old_key.name}.key", secret)]
+            if old_key.private is not None:
+                files.insert(0, (f"{aged}.key", read(old_key.private)))
+            following = replace(trust, keys=(*keys, Trusted(old_key.name, public, None)))
+            _succeed(home, following, files, _root(home, trust))
+        return next(key for key in listed(home) if key.fingerprint == public.fingerprint)
 
 
 def revoke(home: Path, name: str, why: str) -> Key:
     """Trust the key of that name or fingerprint no more, from the next flash on; bundles that it signed are refused.
 
     Raises:
-        EdgeKitError: it is revoked already, or it is the last root.
+        EdgeKitError: it is revoked already, or it is the last root, or `why` is no line of words.
     """
-    trust, key = _trust(home), _named(home, name)
-    if key.revoked is not None:
-        raise EdgeKitError(f"{key.name} is revoked already: {key.revoked}")
-    gone = {one.fingerprint for one in trust.revoked} | {key.fingerprint}
-    if all(root.fingerprint in gone for root in trust.roots):
-        raise EdgeKitError("that is the only root: nothing could vouch for keys", hint="edgekit key rotate root first")
-    stone = Revoked(key.fingerprint, why, int(time.time()))
-    _succeed(home, replace(trust, revoked=(*trust.revoked, stone)), [])
-    return next(one for one in listed(home) if one.fingerprint == key.fingerprint)
+    if not 0 < len(why) <= LONGEST_WHY or not why.isprintable():
+        raise EdgeKitError(f"--why must be one line of at most {LONGEST_WHY} letters", hint="say it in fewer words")
+    with in_words(home), alone(home):
+        trust, key = _trust(home), _named(home, name)
+        if key.revoked is not None:
+            raise EdgeKitError(f"{key.name} is revoked already: {key.revoked}")
+        gone = {one.fingerprint for one in trust.revoked} | {key.fingerprint}
+        if all(root.fingerprint in gone for root in trust.roots):
+            hint = "edgekit key rotate root first"
+            raise EdgeKitError("that is the only root: nothing could vouch for keys", hint=hint)
+        following = replace(trust, revoked=(*trust.revoked, Revoked(key.fingerprint, why, int(time.time()))))
+        _succeed(home, following, [], _root(home, trust, following))
+        return next(one for one in listed(home) if one.fingerprint == key.fingerprint)
 
 
 def signing_key(home: Path, name: str | None = None, tell: Callable[[str], None] = lambda words: None) -> bytes:
@@ -120,34 +126,47 @@ def signing_key(home: Path, name: str | None = None, tell: Callable[[str], None]
         EdgeKitError: it is revoked, or others can read it.
     """
     if name is None and not listed(home):
-        key = new(home, FIRST)
-        tell(f"a key to sign bundles with was made: {key.private} (edgekit key --help)")
+        with in_words(home):
+            prepare(home)
+            with alone(home):
+                made = None if listed(home) else _new(home, FIRST)  # another build may have made it meanwhile
+        if made is not None:
+            tell(f"a key to sign bundles with was made, {made.private} (edgekit key --help)")
     usable = [key for key in listed(home) if key.role == "sign" and key.private is not None and key.revoked is None]
     if name is not None:
         key = _named(home, name)
         if key.revoked is not None:
             raise EdgeKitError(f"key {key.name} is revoked: {key.revoked}", hint="edgekit key new, or --key NAME")
+        if key.role != "sign":
+            raise EdgeKitError(f"{name!r} is a root, which signs no bundles", hint="see edgekit key list")
         usable = [one for one in usable if one == key]
     if not usable:
         raise NotFound("no key to sign with lies here", hint="edgekit key new NAME, or bring NAME.key here")
     chosen = next((key for key in usable if key.name == FIRST), usable[0])
     assert chosen.private is not None
-    return _read(chosen.private)
+    with in_words(home):
+        return read(chosen.private)
 
 
 def trust_document(home: Path) -> bytes:
     """What a device is to trust, as it lies in `home`."""
-    _trust(home)
-    return (home / TRUST).read_bytes()
+    with in_words(home):
+        _trust(home)
+        return (home / TRUST).read_bytes()
 
 
 def trust_chain(home: Path, after: int) -> list[bytes]:
-    """The trust documents with a greater serial than `after`, oldest first.
+    """The trust documents with a greater serial than `after` up to that in force, oldest first.
 
-    A device takes them in turn: the root that signed the newest may be one that only an earlier one brings."""
-    _trust(home)
-    found = [(int(path.stem), path) for path in (home / EARLIER).glob("*.json") if path.stem.isdigit()]
-    return [path.read_bytes() for serial, path in sorted(found) if serial > after]
+    A device takes them in turn: the root that signed the newest may be one that only an earlier one brings. Where the
+    earlier ones are not here any more, there is the newest alone."""
+    with in_words(home):
+        newest = _trust(home).serial
+        found = {newest: (home / TRUST).read_bytes()}
+        for path in (home / EARLIER).glob("*.json"):
+            if path.stem.isdecimal() and after < int(path.stem) < newest and _is_document(path):
+                found[int(path.stem)] = path.read_bytes()
+    return [found[serial] for serial in sorted(found) if serial > after]
 
 
 def trusted(home: Path) -> Trust:
@@ -155,11 +174,66 @@ def trusted(home: Path) -> Trust:
     return _trust(home)
 
 
+def _new(home: Path, name: str) -> Key:
+    """The caller holds the folder."""
+    if name in {key.name for key in listed(home)}:
+        raise EdgeKitError(f"there is a key {name} already", hint=f"say edgekit key rotate {name}, or another name")
+    _refuse_to_lose(home, name)
+    secret, files = new_private_key(), []
+    if (home / TRUST).exists():
+        before = _trust(home)
+        root = _root(home, before)
+    else:
+        root = new_private_key()
+        before = Trust(0, (public_of(root),), (), (), 0)
+        files.append((f"{ROOT}.key", root))
+    key = Trusted(name, public_of(secret), None)
+    _succeed(home, replace(before, keys=(*before.keys, key)), [*files, (f"{name}.key", secret)], root)
+    return _named(home, name)
+
+
+def _refuse_to_lose(home: Path, name: str) -> None:
+    """Raise where a secret would be written over: a root that came without its trust document, or anyone's NAME.key."""
+    if not (home / TRUST).exists() and (home / f"{ROOT}.key").exists():
+        raise EdgeKitError(
+            f"{home} has a {ROOT}.key, and no {TRUST} that says what it vouches for",
+            hint=f"bring {TRUST} and the folder {EARLIER} here too; or, if it vouched for nothing, move it away",
+        )
+    if (place := home / f"{name}.key").exists():
+        raise EdgeKitError(f"{place} is there already", hint="move it away, or say another name")
+
+
 def _trust(home: Path) -> Trust:
     try:
         return opened_first((home / TRUST).read_bytes())
     except FileNotFoundError as error:
         raise NotFound(f"no keys in {home}", hint="edgekit key new NAME") from error
+    except Untrusted as error:
+        hint = f"put back a whole one: the newest of {home / EARLIER}, or that of your other machine"
+        raise Untrusted(f"{home / TRUST}: {error.what}", hint=hint, reason=error.reason) from error
+
+
+def _is_document(path: Path) -> bool:
+    """Whether it is the trust document of the serial that it is named by."""
+    try:
+        return accepted(path.read_bytes()).serial == int(path.stem)
+    except Untrusted:
+        return False
+
+
+def _secrets(home: Path, trust: Trust) -> dict[str, Path]:
+    """Where the secrets lie, by fingerprint. What else is called .key in the folder is not ours, and is left alone."""
+    names = {ROOT, *(key.name for key in trust.keys)}
+    found: dict[str, Path] = {}
+    for path in sorted(home.glob("*.key")):
+        try:
+            found[public_of(read(path)).fingerprint] = path
+        except (EdgeKitError, OSError) as error:
+            if path.stem in names:
+                told = error.what if isinstance(error, EdgeKitError) else str(error.strerror)
+                told = told if str(path) in told else f"{path}: {told}"
+                raise EdgeKitError(told, hint=getattr(error, "hint", "") or "it belongs to another user") from error
+    return found
 
 
 def _named(home: Path, name: str) -> Key:
@@ -173,63 +247,23 @@ def _named(home: Path, name: str) -> Key:
     return found[0]
 
 
-def _root(home: Path) -> bytes:
-    path = home / f"{ROOT}.key"
-    if not path.is_file():
-        raise NotFound(
-            f"the root's secret is not here ({path})", hint="bring it back for this, then take it away again"
-        )
-    return _read(path)
+def _root(home: Path, *trusts: Trust) -> bytes:
+    """The secret of a root that all of `trusts` let live, whatever its file is called."""
+    live = set.intersection(*(set(trust.live_roots()) for trust in trusts))
+    found = sorted(path for fingerprint, path in _secrets(home, trusts[0]).items() if fingerprint in live)
+    if not found:
+        place = home / f"{ROOT}.key"
+        wrong, away = f"{place} is no root that is trusted", f"the root's secret is not here ({place})"
+        told = wrong if place.exists() else away
+        raise NotFound(told, hint="bring it back for this, then take it away again")
+    return read(next((path for path in found if path.stem == ROOT), found[0]))
 
 
-def _succeed(home: Path, trust: Trust, files: Sequence[tuple[str, bytes]], signer: bytes | None = None) -> None:
-    """Write the secrets, then the next trust document, signed by the root."""
+def _succeed(home: Path, trust: Trust, secrets: Sequence[tuple[str, bytes]], root: bytes) -> None:
+    """Write the secrets, then the next trust document, signed by the root: all of it, or nothing."""
     following = replace(trust, serial=trust.serial + 1, made=int(time.time()))
-    raw = made_trust(following, signer or _root(home))
-    for name, secret in files:
-        _write(home / name, secret)
-        (home / name).with_suffix(".pub").write_bytes(public_of(secret).pem)
+    raw = made_trust(following, root)
     (home / EARLIER).mkdir(exist_ok=True)
-    _write(home / EARLIER / f"{following.serial}.json", raw)
-    _write(home / TRUST, raw)
-
-
-def _prepare(home: Path) -> None:
-    home.mkdir(parents=True, exist_ok=True)
-    home.chmod(0o700)
-
-
-def _read(path: Path) -> bytes:
-    """A secret, which nobody else may be able to read."""
-    mode = path.stat().st_mode
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise EdgeKitError(f"{path} can be read by others", hint=f"chmod 600 {path}, and think of rotating the key")
-    return path.read_bytes()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or as it was, for its owner only."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
-
-
-def to_json(key: Key) -> dict[str, str | None]:
-    """A key for machines; its secret stays where it is."""
-    where = None if key.private is None else str(key.private)
-    return {
-        "name": key.name,
-        "role": key.role,
-        "fingerprint": key.fingerprint,
-        "private": where,
-        "revoked": key.revoked,
-    }
-
-
-def shown(keys: Sequence[Key]) -> str:
-    """The keys as JSON text."""
-    return json.dumps([to_json(key) for key in keys], indent=1)
+    files = [(home / name, secret) for name, secret in secrets]
+    files += [((home / name).with_suffix(".pub"), public_of(secret).pem) for name, secret in secrets]
+    write_all(home / TRUST, [*files, (home / EARLIER / f"{following.serial}.json", raw), (home / TRUST, raw)])

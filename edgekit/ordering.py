@@ -5,7 +5,7 @@ Refuses a key that no order has, with "did you mean"."""
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +178,7 @@ def parse_expiry(text: str) -> int:
         if text.endswith("d"):
             end = now + timedelta(days=int(text[:-1]))
         else:
-            end = datetime.fromisoformat(text).replace(tzinfo=UTC) + timedelta(days=1)
+            end = datetime.combine(date.fromisoformat(text), time(), UTC) + timedelta(days=1)
     except (ValueError, OverflowError) as error:
         raise EdgeKitError(f"--expires {text!r} is no day", hint="say 365d, or 2027-12-31") from error
     if end <= now:

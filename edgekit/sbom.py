@@ -1,6 +1,7 @@
 """What a bundle is made of, as a CycloneDX 1.6 document: its files, the model's card, the data and the tools. Pure.
 
-Refuses nothing; what the build does not know is left out."""
+Refuses nothing; what the build does not know, licences above all, is left out. Data and tools went into the build and
+are not in the bundle: their scope says "excluded"."""
 
 import uuid
 from collections.abc import Mapping
@@ -46,7 +47,7 @@ def sbom(manifest: Manifest, facts: Mapping[str, Any], files: Mapping[str, FileE
         "components": [
             *(_file(name, entry) for name, entry in sorted(files.items())),
             *(_dataset(role, data) for role, data in _data(facts).items()),
-            *(_package(name, version) for name, version in sorted(facts["tools"].items())),
+            *({**_package(name, version), "scope": "excluded"} for name, version in sorted(facts["tools"].items())),
         ],
         "dependencies": [{"ref": model, "dependsOn": [_file_ref(name) for name in sorted(files)]}],
     }
@@ -87,6 +88,7 @@ def _data(facts: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def _dataset(role: str, data: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "type": "data",
+        "scope": "excluded",
         "bom-ref": _data_ref(role),
         "name": f"{role} data",
         "hashes": [{"alg": "SHA-256", "content": data["sha256"]}],

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +90,25 @@ class Blobs:
             if now - used > (KEPT_PARTS if half else IN_USE) and (half or excess > 0):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
                 excess -= size
+
+    def size(self) -> tuple[int, int]:
+        """How many files are kept, and their bytes."""
+        sizes = [path.lstat().st_size for path in self.root.iterdir()] if self.root.is_dir() else []
+        return len(sizes), sum(sizes)
+
+    def clear(self) -> int:
+        """Remove all but what is being fetched right now; the bytes that went."""
+        gone = 0
+        for path in self.root.iterdir() if self.root.is_dir() else ():
+            with suppress(OSError):  # another process removes it too, or is fetching it
+                size, descriptor = path.lstat().st_size, os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+                    gone += size
+                finally:
+                    os.close(descriptor)
+        return gone
 
     def _is_part(self, digest: str, descriptor: int) -> bool:
         """Whether the part still is the file that was opened: who held it before may have renamed it."""

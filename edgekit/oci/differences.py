@@ -33,6 +33,8 @@ LEAST = 1024
 """Files smaller than this are sent whole."""
 MOST = 20
 """How many artifacts that refer to an image are looked into."""
+TRIES = 5
+"""How often the list of what refers to an image is written before it is left: a delta spares bytes, no more."""
 
 
 @dataclass(frozen=True)
@@ -79,17 +81,20 @@ def artifact(subject: Descriptor, deltas: list[Delta]) -> Json:
 
 
 def announce(repository: Repository, subject: Descriptor, raw: bytes) -> None:
-    """Put the artifact there, and into the list of what refers to its image where the registry keeps none itself."""
+    """Put the artifact there, and into the list of what refers to its image where the registry keeps none itself.
+
+    Such a list cannot be changed by two at once: who finds that another wrote over it adds to it again."""
     mine = Descriptor(MANIFEST, digest_of(raw), len(raw), artifact_type=DELTA)
     if put_manifest(repository, mine.digest, raw, MANIFEST):
         return
-    known = find_manifest(repository, fallback_tag(subject.digest))
-    listed = list(parse_index(known)) if known is not None else []
-    if mine.digest in (one.digest for one in listed):
-        return
-    entries = [one.to_json() for one in (*listed, mine)]
-    index = compact({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
-    put_manifest(repository, fallback_tag(subject.digest), index, INDEX)
+    for _ in range(TRIES):
+        known = find_manifest(repository, fallback_tag(subject.digest))
+        listed = list(parse_index(known)) if known is not None else []
+        if mine.digest in (one.digest for one in listed):
+            return
+        entries = [one.to_json() for one in (*listed, mine)]
+        index = compact({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
+        put_manifest(repository, fallback_tag(subject.digest), index, INDEX)
 
 
 def find_deltas(repository: Repository, subject: str) -> Iterator[Descriptor]:
@@ -123,7 +128,7 @@ def apply(blob: Path, base: Path | None, out: Path, wanted: Descriptor) -> bool:
             else:
                 with base.open("rb") as opened:
                     deltas.apply(opened, delta, file, sha256, wanted.size)
-    except EdgeKitError:
+    except (EdgeKitError, FileNotFoundError):  # gone: another pull was done with it, or the cache was cleared
         return False
     return True
 

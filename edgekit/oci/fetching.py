@@ -1,6 +1,7 @@
-"""`edgekit pull`: fetch a bundle from a registry; whole or absent, and every byte verified.
+"""`edgekit pull`: fetch a bundle from a registry; whole or absent, every byte verified, and who signed it is told.
 
-Refuses an image that is no bundle, files that its manifest does not name, and more than the disk holds."""
+Refuses an image that is no bundle, files that its manifest does not name, a signature that is broken or by a key that
+was revoked here, and more than the disk holds."""
 
 import json
 import os
@@ -14,7 +15,7 @@ from edgekit_runtime.bundle import MANIFEST, describe, open_bundle
 from edgekit_runtime.errors import BadBundle, EdgeKitError
 from edgekit_runtime.manifest import parse
 from edgekit_runtime.show import size_words
-from edgekit_runtime.signature import SIGNATURE
+from edgekit_runtime.signature import MAX_FILE, SIGNATURE
 
 from edgekit.bundle import refuse_to_replace, whole_folder
 from edgekit.oci import differences
@@ -26,6 +27,7 @@ from edgekit.oci.downloading import download
 from edgekit.oci.manifest import Descriptor, digest_of, files_of, parse_image, sizes
 from edgekit.oci.reference import Reference
 from edgekit.oci.registry import Repository, get_manifest
+from edgekit.vouching import Signer, signer
 
 RESERVE = 256 * 2**20
 """Bytes that stay free on the disk."""
@@ -36,17 +38,20 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Wish:
-    """Which image becomes the folder `out`; `base` is an older bundle, whose files spare us bytes."""
+    """Which image becomes the folder `out`; `base` is an older bundle, whose files spare us bytes; `keys` is the folder
+    with the trust document that says whose signature counts."""
 
     what: Reference
     out: Path
     base: Path | None = None
     dry_run: bool = False
+    keys: Path | None = None
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What came: `fetched_bytes` over the network for `bytes` of files; so many were here, or made by deltas."""
+    """What came: `fetched_bytes` over the network for `bytes` of files; so many were here, or made by deltas. `key` is
+    what its signature names, `signed_by` that key's name where it is trusted here and the signature was verified."""
 
     reference: str
     digest: str
@@ -58,13 +63,16 @@ class Fetched:
     here: int = 0
     by_delta: int = 0
     delta_bytes: int = 0
+    key: str | None = None
+    signed_by: str | None = None
 
 
 def pull(wish: Wish, access: Access, blobs: Blobs, tell: Tell) -> Fetched:
     """Fetch the image and put it at `wish.out`; an older bundle there stays until the new one is whole.
 
     Raises:
-        EdgeKitError: it cannot be had, or is not a whole bundle. What came stays in the cache.
+        EdgeKitError: it cannot be had, is not a whole bundle, or is by a key that was revoked. What came stays in the
+            cache.
     """
     refuse_to_replace(wish.out)
     with connected(wish.what.registry, access) as client:
@@ -78,13 +86,16 @@ def pull(wish: Wish, access: Access, blobs: Blobs, tell: Tell) -> Fetched:
             str(wish.what), digest_of(raw), str(wish.out), wish.dry_run, len(files), sizes([*files.values()])
         )
         known = replace(known, here=len({one.digest for one in files.values()}) - len(missing))
-        missing.pop(files[MANIFEST].digest, None)
+        by, second = _signer(repository, files, bases, blobs, wish.keys)
+        known = replace(known, key=by.key, signed_by=by.name)
+        for name in {MANIFEST, SIGNATURE} & files.keys():
+            missing.pop(files[name].digest, None)
         deltas = _usable(repository, digest_of(raw), missing, bases, blobs) if missing else {}
         if wish.dry_run:
             return replace(known, **_planned(missing, deltas))
         _refuse_to_fill(wish.out, blobs.root, known.bytes, sizes([*missing.values()]))
         tally = _fetch(repository, missing, deltas, bases, blobs, tell)
-        tally["fetched_bytes"] += first
+        tally["fetched_bytes"] += first + second
     _assemble(wish.out, files, bases, blobs)
     blobs.trim()
     return replace(known, **tally)
@@ -101,7 +112,9 @@ def lines(found: Fetched) -> list[str]:
     rest = f"{found.here} were here" + (f", {found.by_delta} made by deltas" if found.by_delta else "")
     size = f"{size_words(found.fetched_bytes)} for {found.files} files of {size_words(found.bytes)}"
     done = [] if found.dry_run else [f"{found.out} is whole: edgekit inspect {found.out}"]
-    return [f"{found.reference}  {found.digest}", f"  {would} {size}; {rest}", *done]
+    by = Signer(found.key, found.signed_by).words
+    by = by if found.signed_by else f"warning: {by}{': no device will install it' if found.key is None else ''}"
+    return [f"{found.reference}  {found.digest}", f"  {would} {size}; {rest}", f"  {by}", *done]
 
 
 def _manifest(repository: Repository, what: Reference) -> bytes:
@@ -121,10 +134,9 @@ def _refuse_other_files(
     first = files.get(MANIFEST)
     if first is None or first.size > MAX_BUNDLE_MANIFEST:
         raise BadBundle(f"the image holds no {MANIFEST} of a bundle", hint="name an image that edgekit push made")
-    kept = _here(first, bases, blobs)
-    path, size = (kept, 0) if kept is not None else download(repository, first, blobs, lambda count: None)
+    raw, size = _small(repository, first, bases, blobs)
     try:
-        manifest = parse(json.loads(path.read_bytes()))
+        manifest = parse(json.loads(raw))
     except (ValueError, RecursionError) as error:
         raise BadBundle(f"the image's {MANIFEST} is not JSON", hint="do not use this image") from error
     tell(f"{manifest.name} {manifest.version} for {manifest.target}")
@@ -134,6 +146,26 @@ def _refuse_other_files(
         if told.get(name) != came.get(name):
             raise BadBundle(f"the image and its {MANIFEST} do not agree on {name}", hint="do not use this image")
     return size
+
+
+def _signer(
+    repository: Repository, files: Mapping[str, Descriptor], bases: Mapping[str, Path], blobs: Blobs, home: Path | None
+) -> tuple[Signer, int]:
+    """Who signed these very files, and the bytes that came to learn it: before anything large is fetched."""
+    one, raw, size = files.get(SIGNATURE), None, 0
+    if one is not None and one.size > MAX_FILE:
+        raise BadBundle(f"the image's {SIGNATURE} is too large for a signature", hint="do not use this image")
+    if one is not None:
+        raw, size = _small(repository, one, bases, blobs)
+    digests = {name: blob.digest.removeprefix("sha256:") for name, blob in files.items()}
+    return signer(raw, digests, home), size
+
+
+def _small(repository: Repository, blob: Descriptor, bases: Mapping[str, Path], blobs: Blobs) -> tuple[bytes, int]:
+    """A file that fits into memory, and the bytes that came for it."""
+    kept = _here(blob, bases, blobs)
+    path, size = (kept, 0) if kept is not None else download(repository, blob, blobs, lambda count: None)
+    return path.read_bytes(), size
 
 
 def _contents(base: Path) -> dict[str, Path]:
@@ -222,13 +254,17 @@ def _progress(name: str, size: int, tell: Tell) -> Callable[[int], None]:
 
 
 def _refuse_to_fill(out: Path, cache: Path, size: int, missing: int) -> None:
-    """Raise where the disk has no room: files lie in the cache and in the bundle."""
-    for place, wanted in ((out, size), (cache, missing)):
+    """Raise where the disk has no room: files lie in the cache and in the bundle, often on one disk."""
+    wanted: dict[int, tuple[Path, int]] = {}
+    for place, more in ((out, size), (cache, missing)):
         there = next(path for path in (place.absolute(), *place.absolute().parents) if path.exists())
+        first, before = wanted.get(there.stat().st_dev, (there, 0))
+        wanted[there.stat().st_dev] = first, before + more
+    for there, total in wanted.values():
         free = shutil.disk_usage(there).free
-        if wanted > free - RESERVE:
-            what = f"{wanted / 1e6:,.0f} MB are to be written, and {free / 1e6:,.0f} MB are free at {there}"
-            raise EdgeKitError(what, hint="free some space, or say --out on another disk")
+        if total > free - RESERVE:
+            what = f"{total / 1e6:,.0f} MB are to be written, and {free / 1e6:,.0f} MB are free at {there}"
+            raise EdgeKitError(what, hint="free some space, or say --out or --cache on another disk")
 
 
 def _assemble(out: Path, files: Mapping[str, Descriptor], bases: Mapping[str, Path], blobs: Blobs) -> None:

@@ -5,12 +5,12 @@ Refuses to replace anything that is not such a folder, and to read one that is n
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from edgekit_runtime.bundle import describe
 from edgekit_runtime.errors import BadBundle, EdgeKitError
 
+from edgekit.bundle import whole_folder
 from edgekit.oci.image import Layer, Packed
 from edgekit.oci.manifest import (
     INDEX,
@@ -33,7 +33,10 @@ def is_layout(folder: Path) -> bool:
 
 
 def refuse_to_replace(place: Path) -> None:
-    """Raise if something that is no layout lies at `place`."""
+    """Raise if something that is no layout lies at `place`, or what it should lie in is no folder."""
+    above = next((path for path in place.absolute().parents if path.exists()), place)
+    if not above.is_dir():
+        raise EdgeKitError(f"{above} is no folder", hint="say --out with a new name; nothing was touched")
     empty = place.is_dir() and not any(place.iterdir())
     if (place.exists() or place.is_symlink()) and not is_layout(place) and not empty:
         hint = "say --out with a new name; nothing was touched"
@@ -42,21 +45,8 @@ def refuse_to_replace(place: Path) -> None:
 
 def write_layout(packed: Packed, place: Path) -> None:
     """Put the image at `place`; an older layout there stays until the new one is whole."""
-    refuse_to_replace(place)
-    place = place.absolute()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
-    fresh, old = scratch / "new", scratch / "old"
-    try:
-        _fill(packed, fresh)
-        if place.exists():
-            place.rename(old)
-        fresh.rename(place)
-        _sync(place.parent)
-    finally:
-        if old.exists() and not place.exists():
-            old.rename(place)
-        shutil.rmtree(scratch, ignore_errors=True)
+    with whole_folder(place, refuse_to_replace) as folder:
+        _fill(packed, folder)
 
 
 def read_layout(folder: Path) -> Packed:

@@ -10,6 +10,7 @@ from typing import Any
 from edgekit_runtime.bundle import is_bundle
 from edgekit_runtime.errors import BadBundle, EdgeKitError
 from edgekit_runtime.show import size_words
+from edgekit_runtime.signature import SIGNATURE
 
 from edgekit.oci.blobs import Blobs
 from edgekit.oci.calls import Access, connected
@@ -47,7 +48,8 @@ class Sending:
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of it: the image's digest and bytes, how many bytes went up, and of how many blobs they are."""
+    """What became of it: the image's digest and bytes, how many bytes went up, and of how many blobs they are; whether
+    the bundle is signed, by whomever."""
 
     reference: str
     digest: str
@@ -58,6 +60,7 @@ class Sent:
     mounted: int
     dry_run: bool
     deltas: list[dict[str, Any]] = field(default_factory=list)
+    signed: bool = False
 
 
 def opened(source: Path) -> Packed:
@@ -93,7 +96,8 @@ def push(source: Path, sending: Sending, access: Access, blobs: Blobs, tell: Tel
         blobs.trim()
     total = sizes([layer.descriptor for layer in packed.layers])
     told = [_delta_facts(packed, delta) for delta in found]
-    return Sent(str(to), packed.descriptor.digest, total, *counts, sending.dry_run, told)
+    signed = any(layer.descriptor.title == SIGNATURE for layer in packed.layers)
+    return Sent(str(to), packed.descriptor.digest, total, *counts, sending.dry_run, told, signed)
 
 
 def to_json(sent: Sent) -> dict[str, Any]:
@@ -111,6 +115,8 @@ def lines(sent: Sent) -> list[str]:
     ]
     for delta in sent.deltas:
         found.append(f"  {delta['file']}: a delta of {size_words(delta['bytes'])} for {size_words(delta['full'])}")
+    if not sent.signed:
+        found.append("  warning: not signed: no device will install it")
     return found
 
 

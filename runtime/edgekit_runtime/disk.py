@@ -258,6 +258,9 @@ _HINTS = {
     errno.EACCES: "do it as the user that the store belongs to",
     errno.EPERM: "do it as the user that the store belongs to, on a file system that has links (not FAT)",
     errno.ELOOP: "a link stands where a file should be: remove it",
+    errno.ENOTDIR: "a file stands where a folder should be: name another place, or move it away",
+    errno.EISDIR: "a folder stands where a file should be: name another place, or move it away",
+    errno.ENAMETOOLONG: "name a place with a shorter path",
 }
 
 

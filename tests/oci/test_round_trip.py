@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,19 @@ def test_packing_replaces_a_layout_and_nothing_else(versions: Versions, tmp_path
         write_layout(pack(versions[0]), tmp_path / "mine")
     assert (tmp_path / "mine" / "diary").read_text() == "dear"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "x.oci"]
+
+
+def test_what_a_killed_packing_left_goes_with_the_next(versions: Versions, tmp_path: Path) -> None:
+    code = "import os, sys\nfrom pathlib import Path\nfrom edgekit.oci import image, layout\n"
+    code += "layout._sync = lambda path: os.kill(os.getpid(), 9)\n"
+    code += "layout.write_layout(image.pack(Path(sys.argv[1])), Path(sys.argv[2]))"
+    killed = subprocess.run([sys.executable, "-c", code, versions[0], tmp_path / "x.oci"], timeout=120)
+    assert killed.returncode == -9
+    assert not (tmp_path / "x.oci").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [".x.oci.building"]
+    write_layout(pack(versions[0]), tmp_path / "x.oci")
+    assert read_layout(tmp_path / "x.oci").descriptor == pack(versions[0]).descriptor
+    assert [path.name for path in tmp_path.iterdir()] == ["x.oci"]
 
 
 def test_a_dry_run_sends_and_writes_nothing(bench: Bench, versions: Versions) -> None:

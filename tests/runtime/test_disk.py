@@ -203,3 +203,14 @@ def test_links_too_many_files_and_names_that_are_no_text_are_refused(
     monkeypatch.setattr("edgekit_runtime.files.MAX_FILES", 0)
     with pytest.raises(BadBundle, match="more than 0"):
         in_folder(tmp_path)
+
+
+def test_a_file_in_a_folders_place_is_not_called_a_broken_disk(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(EdgeKitError, match="Not a directory") as caught, plain_errors("the store"):
+        replace(REAL, tmp_path / "file" / "floor.json", b"{}")
+    assert "a file stands where" in caught.value.hint
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(EdgeKitError, match="Is a directory") as caught, plain_errors("the store"):
+        replace(REAL, tmp_path / "folder", b"{}")
+    assert "a folder stands where" in caught.value.hint

@@ -100,6 +100,7 @@ def test_closing_leaves_nothing_and_twice_is_once():
 
 
 def test_a_view_that_is_forgotten_leaves_nothing_either():
+    gc.collect()  # what other tests forgot
     before, view = descriptors(), View()
     view.add("a", [b"x"])
     folder = view.folder
