@@ -4,10 +4,13 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
-.PHONY: demo field test quick check soak fuzz wheels clean
+.PHONY: demo demo-device field test quick check soak fuzz wheels clean
 
 demo: $(READY)  ## Build EfficientNet-Lite0 for three targets, run each, ask one over HTTP
 	@$(BIN)/python -m examples.demo
+
+demo-device: $(READY)  ## A device behind a real ssh server gets four versions of a model: two are good, one answers wrongly, one crashes
+	@$(BIN)/python -m examples.demo_device
 
 field: $(READY)  ## Serve a bundle with its page at http://127.0.0.1:8000 while real photos come in, then blurred ones
 	@$(BIN)/python -m examples.field

@@ -15,6 +15,7 @@ import click
 from edgekit_runtime.errors import EdgeKitError
 
 from edgekit.cli_encrypt import encrypt
+from edgekit.cli_flash import devices, flash, logs, rollback, status
 from edgekit.cli_keys import keys_verbs
 from edgekit.cli_oci import pack, pull, push
 from edgekit.cli_places import emulators
@@ -47,7 +48,7 @@ def main(words: list[str] | None = None) -> None:
             raise
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         _fail(
-            f"{error.strerror}: {error.filename or 'the disk'}",
+            f"{error.strerror}: {error.filename2 or error.filename or 'the disk'}",
             "free some space (edgekit cache clear)" if full else "choose another --out or --cache",
         )
     sys.exit(code if isinstance(code, int) else 0)
@@ -147,18 +148,21 @@ def build(
     project_file: str, cache: str | None, fresh: bool, dry_run: bool, as_json: bool, quiet: bool, **flags: Any
 ) -> int:
     """Build MODEL for one target or more; without arguments, what edgekit.toml says."""
-    from edgekit import terminal
+    from edgekit import keys, terminal
     from edgekit.building import build as carry_out
     from edgekit.building import prepare
     from edgekit.cache import user_cache
     from edgekit.ordering import parse_order
 
     order = parse_order(_words(Path(project_file), flags))
+    made = not dry_run and not order.unsigned and not (order.keys / keys.TRUST).exists()
     with terminal.progress(quiet) as tell:
         if dry_run:
             prepared = prepare(order, tell)
         else:
             outcomes = carry_out(order, user_cache(cache, fresh), tell)
+    if made:
+        click.echo(f"made {order.keys}: main.key signs bundles, root.key vouches for it: keep that one safe", err=True)
     if dry_run:
         click.echo(json.dumps(terminal.plan_json(prepared), indent=1)) if as_json else terminal.show_plan(prepared)
         return 0
@@ -215,6 +219,8 @@ def init(model: str, target: str, data: str | None, weights: str | None, shape: 
 cli.add_command(emulators)
 cli.add_command(encrypt)
 cli.add_command(keys_verbs)
+for verb in (flash, status, logs, rollback, devices):
+    cli.add_command(verb)
 cli.add_command(pack)
 cli.add_command(push)
 cli.add_command(pull)
@@ -329,9 +335,10 @@ def compare(a: str, b: str, weights: str | None, shape: tuple[str, ...], as_json
 @click.option("--cache", "root", metavar="FOLDER", help="The cache to look at.")
 @click.pass_context
 def cache(context: click.Context, root: str | None) -> None:
-    """What finished steps and the converters' own environments take up; `clear` removes them."""
+    """What finished steps, pulled content and the converters' own environments take up; `clear` removes them."""
     from edgekit.cache import user_cache
     from edgekit.isolated import environments
+    from edgekit.oci.blobs import user_blobs
     from edgekit.report import megabytes
 
     context.obj = user_cache(root)
@@ -344,6 +351,8 @@ def cache(context: click.Context, root: str | None) -> None:
         sizes.setdefault(step, []).append(size)
     for step, found in sorted(sizes.items()):
         click.echo(f"{step:<28} {len(found):>5}  {megabytes(sum(found)):>10}")
+    if (kept := user_blobs(context.obj.root).size())[0]:
+        click.echo(f"{'pulled content':<28} {kept[0]:>5}  {megabytes(kept[1]):>10}")
     total = sum(map(sum, sizes.values()))
     click.echo(f"{megabytes(total)} of at most {megabytes(context.obj.limit)} in {context.obj.root}")
 
@@ -352,11 +361,12 @@ def cache(context: click.Context, root: str | None) -> None:
 @click.option("--environments", "too", is_flag=True, help="The converters' environments too.")
 @click.pass_context
 def cache_clear(context: click.Context, too: bool) -> None:
-    """Remove every finished step."""
+    """Remove every finished step, and what was pulled."""
     from edgekit.isolated import environments, remove
+    from edgekit.oci.blobs import user_blobs
     from edgekit.report import megabytes
 
-    gone = context.obj.clear()
+    gone = context.obj.clear() + user_blobs(context.obj.root).clear()
     for _, folder, size in environments(context.obj.root) if too else ():
         remove(folder, click.echo)
         gone += size

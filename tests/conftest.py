@@ -9,7 +9,7 @@ import pytest
 from edgekit_runtime.errors import EdgeKitError
 from hypothesis import settings
 
-from tests.sshd import Server, serving
+from examples.sshd import Server, serving
 
 settings.register_profile("edgekit", deadline=None)  # how long an example takes tells of the machine's load
 settings.load_profile("edgekit")

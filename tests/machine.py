@@ -15,6 +15,7 @@ from pathlib import Path
 from edgekit.isolated import default_cache
 
 SCRIPT = Path(__file__).parents[2] / "shared" / "tools" / "arm64-machine.sh"
+PARTS = ("vmlinuz", "initrd.gz", "pristine.qcow2", "booted.qcow2", "config", "id", "known_hosts", ".arm-machine")
 TOOLS = ("qemu-system-aarch64", "qemu-img", "qemu-aarch64-static", "mmdebstrap", "mke2fs", "cpio", "ssh")
 
 
@@ -68,7 +69,9 @@ class Machine:
 
     def get(self, path: str, port: int = 8000) -> object:
         """The JSON that its own server answers to a GET."""
-        line = f"import urllib.request as u;print(u.urlopen('http://127.0.0.1:{port}{path}',timeout=60).read().decode())"
+        line = (
+            f"import urllib.request as u;print(u.urlopen('http://127.0.0.1:{port}{path}',timeout=60).read().decode())"
+        )
         return json.loads(self.until(f'python3 -c "{line}"'))
 
     def _say(self, verb: str, *words: str) -> None:
@@ -80,7 +83,16 @@ class Machine:
 def machine(folder: Path) -> Iterator[Machine]:
     """A new machine, on and booted, in `folder`; off at the end."""
     home = _built()
-    for name in ("vmlinuz", "initrd.gz", "pristine.qcow2", "booted.qcow2", "config", "id", "known_hosts", ".arm-machine"):
+    for name in (
+        "vmlinuz",
+        "initrd.gz",
+        "pristine.qcow2",
+        "booted.qcow2",
+        "config",
+        "id",
+        "known_hosts",
+        ".arm-machine",
+    ):
         shutil.copy(home / name, folder / name)
     made = Machine(folder)
     made.start("--from-saved")
@@ -98,5 +110,7 @@ def _built() -> Path:
     """The folder of the machine that all are copies of."""
     home = _home()
     home.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["bash", SCRIPT, "build", home], check=True, capture_output=True, timeout=1800)
+    subprocess.run(
+        ["bash", SCRIPT, "build", home, "--packages", "libstdc++6"], check=True, capture_output=True, timeout=1800
+    )
     return home

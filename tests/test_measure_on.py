@@ -10,7 +10,7 @@ import pytest
 
 from tests import tiny
 from tests.commands import edgekit
-from tests.sshd import Server, programs
+from examples.sshd import Server, programs
 
 pytestmark = pytest.mark.slow
 

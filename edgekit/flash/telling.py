@@ -1,0 +1,56 @@
+"""The plan of a flash, for people and for machines. Pure.
+
+Refuses nothing."""
+
+from typing import Any
+
+import edgekit_runtime
+
+from edgekit.flash import checks, running
+from edgekit.flash.flashing import Order, Plan
+from edgekit.flash.moving import megabytes
+
+
+def lines(plan: Plan, order: Order) -> list[str]:
+    """The plan in words."""
+    found, manifest = plan.facts, plan.manifest
+    if plan.nothing_to_do:
+        return [f"{manifest.name} {manifest.version} ({plan.id}) is there and live: nothing to do"]
+    told = []
+    if house := plan.wheelhouse:
+        did = "install" if found.runtime is None else "replace"
+        told.append(
+            f"{did} the runtime: edgekit-runtime {edgekit_runtime.__version__} with {', '.join(house.engines)}; "
+            f"{megabytes(plan.runtime_bytes)} to send in {len(plan.wheels)} of {len(house.wheels)} wheels"
+        )
+    if plan.documents:
+        told.append(f"trust: send {len(plan.documents)} document{'s' if len(plan.documents) > 1 else ''}")
+    before = running.live_of(plan.model)
+    replaces = f"it replaces {before}" if before else "it is the first of its name"
+    if before == plan.id:
+        replaces = "it is live already"
+    told.append(
+        f"bundle: {manifest.name} {manifest.version} ({plan.id}); {megabytes(plan.rest.size)} to send, "
+        f"{plan.rest.there} of {plan.rest.of} files are there; {replaces}"
+    )
+    told.append(f"it is tried there, then on probation for {order.terms.probation:g} s")
+    if running.supervised(found):
+        told.append("service: edgekit.service of systemd")
+    elif not plan.serves:
+        told.append("service: started by us" if order.start else "service: none; no systemd looks after these folders")
+    return told
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """The plan for machines."""
+    return {
+        "checks": [{"name": c.name, "state": c.state, "words": c.words, "hint": c.hint} for c in plan.checks],
+        "refused": bool(checks.refused(plan.checks)),
+        "bundle": {"name": plan.manifest.name, "version": plan.manifest.version, "id": plan.id},
+        "live": running.live_of(plan.model),
+        "runtime_bytes": plan.runtime_bytes,
+        "bundle_bytes": plan.rest.size,
+        "files_there": plan.rest.there,
+        "trust_documents": len(plan.documents),
+        "nothing_to_do": plan.nothing_to_do,
+    }

@@ -1,0 +1,74 @@
+"""Whom a device will trust after a flash, and whether that lets this bundle in: told before anything is sent.
+
+Refuses, as the device will: an unsigned or touched bundle, a key that is not trusted or was revoked, an expired one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit_runtime.errors import EdgeKitError, NotFound, Untrusted
+from edgekit_runtime.files import in_folder
+from edgekit_runtime.trust import Trust, accepted, opened_first, succeed
+from edgekit_runtime.verified import Rules, Vouched, chunks, vouch
+
+from edgekit import keys
+from edgekit.flash.checks import Check
+
+
+@dataclass(frozen=True)
+class Trusting:
+    """The trust documents to send, oldest first, the trust that follows from them, and the line that tells it."""
+
+    documents: tuple[bytes, ...]
+    trust: Trust | None
+    check: Check
+
+
+def trusting(there: bytes | None, home: Path) -> Trusting:
+    """What the device trusts (`there`), and what it will once it was sent what lies in `home`."""
+    try:
+        ours = keys.trusted(home)
+    except NotFound:
+        ours = None
+    if there is None:
+        if ours is None:
+            hint = "edgekit key new, or bring the folder of the keys here"
+            return Trusting(
+                (), None, Check("trust", "refusal", "the device trusts nobody yet, and no keys are here", hint)
+            )
+        names = ", ".join(key.name for key in ours.keys) or "nobody"
+        words = f"first use: the device will trust what you do (document {ours.serial}: {names})"
+        return Trusting((keys.trust_document(home),), ours, Check("trust", "ok", words))
+    try:
+        now = accepted(there)
+    except Untrusted as error:
+        return Trusting(
+            (), None, Check("trust", "refusal", f"the device's own trust document: {error.what}", error.hint)
+        )
+    if ours is None or ours.serial <= now.serial:
+        return Trusting((), now, Check("trust", "ok", f"the device has document {now.serial}"))
+    try:
+        documents, after = keys.trust_chain(home, now.serial), now
+        for raw in documents:
+            after = succeed(after, raw)
+    except EdgeKitError as error:
+        words = f"the device has document {now.serial} and will not take ours ({ours.serial}): {error.what}"
+        return Trusting((), now, Check("trust", "warning", words, error.hint))
+    words = f"the device has document {now.serial} and gets {after.serial}"
+    return Trusting(tuple(documents), after, Check("trust", "ok", words))
+
+
+def verified(bundle: Path, trust: Trust | None, home: Path, now: float) -> tuple[Vouched, Check]:
+    """The bundle as its signature vouches for it, every byte compared, and the line that tells it.
+
+    Raises:
+        Untrusted: it is not signed, was touched, or nobody that is trusted here signed it.
+    """
+    rules = Rules(trust or opened_first(keys.trust_document(home)), None, lambda name: 0, now)
+    files = in_folder(bundle)
+    vouched = vouch(files, rules)
+    for name, entry in vouched.manifest.files.items():
+        for _ in chunks(files, name, entry):
+            pass
+    manifest = vouched.manifest
+    words = f"{manifest.name} {manifest.version}, signed by {vouched.key.name} ({vouched.key.public.fingerprint[:12]})"
+    return vouched, Check("bundle", "ok", words)

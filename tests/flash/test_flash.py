@@ -1,0 +1,171 @@
+"""Flashing over a real OpenSSH server: an empty device, the same again, a new version, and all that is refused."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from edgekit_runtime.device import Device
+
+from edgekit import keys
+from edgekit.flash import names
+from examples.sshd import Server
+from tests.flash.devices import There, a_bundle, a_device, edgekit, stop
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def flashed(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[There]:
+    """A device on which version 1 was flashed, and is served."""
+    folder = tmp_path_factory.mktemp("flashed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        with a_device(server, folder) as there:
+            bundle = a_bundle(folder / "one")
+            done = edgekit("flash", bundle, there.url, *there.words(), "--serve", "--port 0", *SOON)
+            assert done.code == 0, done.err
+            assert "is served" in done.out
+            yield there
+
+
+SOON = ("--yes", "--start", "--probation", "1")
+
+
+def test_an_empty_device_serves_what_was_flashed(flashed: There) -> None:
+    assert flashed.live() == "1"
+    assert (flashed.prefix / "current" / "bin" / "edgekit-runtime").is_file()
+    status = edgekit("status", flashed.url, *flashed.words(), "--json")
+    assert '"served"' in status.out
+    assert edgekit("logs", flashed.url, *flashed.words()).out.count("serving tiny") == 1
+
+
+def test_the_device_signed_a_receipt_which_is_kept(flashed: There) -> None:
+    (kept,) = (flashed.folder / "state" / "edgekit" / "receipts").rglob("*.json")
+    assert kept.name.split("-")[1] == "tiny"
+    assert names.find(names.default_file(), flashed.url).key
+
+
+def test_the_same_again_changes_nothing(flashed: There) -> None:
+    done = edgekit("flash", flashed.folder / "one", flashed.url, *flashed.words(), *SOON, "--json")
+    assert done.code == 0, done.err
+    assert done.facts["nothing_to_do"]
+    assert done.facts["runtime_bytes"] == 0
+
+
+def test_another_version_brings_only_what_differs(flashed: There) -> None:
+    bundle = a_bundle(flashed.folder / "two", version="2", release=2)
+    dry = edgekit("flash", bundle, flashed.url, *flashed.words(), "--dry-run", "--json")
+    assert dry.facts["files_there"] == 3  # of three: the model, the words and the golden answers are the same
+    assert flashed.live() == "1"
+    done = edgekit("flash", bundle, flashed.url, *flashed.words(), *SOON)
+    assert done.code == 0, done.err
+    assert flashed.live() == "2"
+    back = edgekit("rollback", flashed.url, "tiny", *flashed.words(), "--yes")
+    assert back.code == 0, back.err
+    assert flashed.live() == "1"
+
+
+def test_nothing_is_done_without_yes_and_without_a_terminal(flashed: There) -> None:
+    bundle = a_bundle(flashed.folder / "three", version="3", release=3)
+    done = edgekit("flash", bundle, flashed.url, *flashed.words())
+    assert done.code == 1
+    assert "--yes" in done.err
+    assert flashed.live() == "1"
+
+
+def test_what_is_not_signed_is_refused(flashed: There) -> None:
+    bundle = a_bundle(flashed.folder / "unsigned", version="4", release=4, sign=False)
+    refused(flashed, bundle, "is not signed")
+
+
+def test_a_touched_bundle_is_refused(flashed: There) -> None:
+    bundle = a_bundle(flashed.folder / "touched", version="5", release=5)
+    (bundle / "labels.txt").write_text("cat\ndog\nbird\nfirm\n")
+    refused(flashed, bundle, "touched")
+
+
+def test_a_key_that_the_device_does_not_trust_is_refused(flashed: There, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(flashed.folder / "stranger"))
+        bundle = a_bundle(flashed.folder / "strange", version="6", release=6)
+    refused(flashed, bundle, "a key that is not trusted")
+
+
+def test_another_target_is_refused(flashed: There) -> None:
+    (flashed.device / "target").write_text("elsewhere\n")
+    try:
+        refused(flashed, a_bundle(flashed.folder / "other", version="7", release=7), "the device is elsewhere")
+    finally:
+        (flashed.device / "target").unlink()
+
+
+def test_a_device_with_another_key_is_refused(flashed: There) -> None:
+    key = (flashed.device / "device.pub").read_bytes()
+    (flashed.device / "device.pub").write_bytes((keys.default_home() / "main.pub").read_bytes())
+    try:
+        refused(flashed, flashed.folder / "one", "shows another key")
+    finally:
+        (flashed.device / "device.pub").write_bytes(key)
+
+
+def test_a_revoked_key_is_refused_once_the_device_was_told(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    bundle = a_bundle(tmp_path / "one")
+    keys.new(keys.default_home(), "next")
+    keys.revoke(keys.default_home(), "main", "lost")
+    with a_device(server, tmp_path) as there:
+        refused(there, bundle, "a key that was revoked: 'lost'", None)
+
+
+def refused(there: There, bundle: Path, words: str, live: str | None = "1") -> None:
+    """Flashing it is refused in these words, and changes nothing."""
+    done = edgekit("flash", bundle, there.url, *there.words(), *SOON)
+    assert done.code == 1
+    assert words in done.err, done.err
+    assert "hint:" in done.err
+    assert there.live() == live
+
+
+def test_a_runtime_that_does_not_start_is_replaced(flashed: There) -> None:
+    stop(flashed)
+    python = flashed.prefix / "current" / "bin" / "python"
+    python.unlink()
+    done = edgekit("flash", flashed.folder / "one", flashed.url, *flashed.words(), *SOON)
+    assert done.code == 0, done.err
+    assert "a runtime that does not start" in done.out
+    assert python.exists()
+
+
+def test_two_flashes_at_once_do_not_meet(flashed: There) -> None:
+    bundle = a_bundle(flashed.folder / "eight", version="8", release=8)
+    with Device(flashed.device).store.installing():
+        done = edgekit("flash", bundle, flashed.url, *flashed.words(), *SOON)
+    assert done.code == 1
+    assert "another installation is going on" in done.err
+    assert flashed.live() == "1"
+
+
+def test_an_unknown_host_is_not_taken_on_trust(flashed: There, tmp_path: Path) -> None:
+    (tmp_path / "known_hosts").touch()
+    text = flashed.server.config.read_text()
+    (tmp_path / "config").write_text(text.replace(f"{flashed.server.folder}/known_hosts", f"{tmp_path}/known_hosts"))
+    done = edgekit("flash", flashed.folder / "one", flashed.url, "--ssh-config", tmp_path / "config", "--dry-run")
+    assert done.code == 1
+    assert "the host's key is not known yet" in done.err
+    assert "look at it yourself first: ssh 127.0.0.1" in done.err
+
+
+def test_a_device_that_is_off_is_told(flashed: There, tmp_path: Path) -> None:
+    done = edgekit("flash", flashed.folder / "one", "ssh://127.0.0.1:9", "--dry-run")
+    assert done.code == 1
+    assert "cannot be reached" in done.err
+
+
+def test_a_device_that_was_never_flashed_has_no_status(server: Server, tmp_path: Path) -> None:
+    with a_device(server, tmp_path) as there:
+        done = edgekit("status", there.url, *there.words())
+    assert done.code == 1
+    assert "there is no runtime" in done.err
