@@ -150,7 +150,7 @@ class _Pi:
             urllib.request.urlopen(request, timeout=30).close()
             out.print("a black photo: answered")
         except (OSError, urllib.error.HTTPError) as error:
-            out.print(f"a black photo: {type(error).__name__}: no answer", markup=False)
+            out.print(f"a black photo: no answer ({type(error).__name__}); the server is started again", markup=False)
         self._until(lambda: self.version() is not None, "the server was to come back")
 
     def _until(self, true: Any, what: str) -> None:
