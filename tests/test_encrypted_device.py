@@ -1,11 +1,13 @@
 """An encrypted bundle from the host to the engine: it answers on its device alone, and is never written in clear."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.device import Device
 from edgekit_runtime.errors import BadBundle, Untrusted
 from edgekit_runtime.files import in_folder
 from edgekit_runtime.keypair import new_private_key, public_of
@@ -14,6 +16,7 @@ from edgekit_runtime.verified import open_verified
 
 from edgekit.encrypting import encrypt_bundle
 from tests.runtime.bundles import WEIGHTS, make_bundle, some, truth
+from tests.runtime.devices import Maker, device_folder, runtime, serving
 from tests.runtime.signing import rules, trusting
 
 DEVICE, SIGNER, ROOT = new_private_key(), new_private_key(), new_private_key()
@@ -63,3 +66,21 @@ def test_no_file_on_the_way_holds_the_weights_in_clear(locked, tmp_path):
         assert not any(weights in path.read_bytes() for path in found)
     finally:
         held.close()
+
+
+@pytest.mark.slow
+def test_it_is_installed_and_served_by_its_device_and_refused_by_another(tmp_path):
+    maker = Maker(tmp_path)
+    mine, other = (device_folder(tmp_path / name, maker) for name in ("mine", "other"))
+    Device(other).key()
+    plain, place = make_bundle(tmp_path / "tiny.edgekit"), tmp_path / "locked.edgekit"
+    encrypt_bundle(plain, Device(mine).public_key(), place, maker.key)
+    refused = runtime("install", place, "--device", other, "--json")
+    assert (refused.returncode, json.loads(refused.stdout)["reason"]) == (1, "other_device")
+    done = runtime("install", place, "--device", mine, "--probation", 0, "--json")
+    assert json.loads(done.stdout)["outcome"] == "live", done.stderr.decode()
+    with serving(mine) as server:
+        answer = server.infer(0.5)["outputs"][0]["data"]
+        np.testing.assert_allclose(answer, truth(np.full((1, 3, 2, 2), 0.5, np.float32))[0], rtol=1e-5)
+    weights = WEIGHTS.tobytes()[:64]
+    assert not any(weights in path.read_bytes() for path in mine.rglob("*") if path.is_file())

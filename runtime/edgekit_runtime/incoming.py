@@ -1,21 +1,24 @@
 """What is carried to a device piece by piece: which files are there, where one stopped, what makes a bundle of them.
 
-Refuses a piece that does not begin where the last one ended, more bytes than were announced, and another digest."""
+Refuses a piece that does not begin where the last one ended, more bytes than were announced, another digest, and a
+delta from a file that is not here or was touched."""
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgekit_runtime.bundle import MANIFEST, MAX_MANIFEST
-from edgekit_runtime.disk import REAL, make_folder, plain_errors
-from edgekit_runtime.errors import BadRequest, EdgeKitError
+from edgekit_runtime.disk import REAL, forget, make_folder, plain_errors, write
+from edgekit_runtime.errors import BadRequest, EdgeKitError, NotFound
 from edgekit_runtime.files import Files, in_folder
 from edgekit_runtime.store import Store
 from edgekit_runtime.store.layout import SHA256, Layout
 
-PART = ".part"
+PART, MADE = ".part", ".made"
 PIECE = 2**20
 SYNC_BYTES = 8 * 2**20
 """A power cut costs so many bytes at most."""
@@ -44,19 +47,38 @@ def receive(store: Store, sha256: str, offset: int, source: BinaryIO, size: int 
         BadRequest: it does not begin where the last piece ended, or is too long.
         EdgeKitError: it is whole, and another file: it was thrown away.
     """
-    if not SHA256.fullmatch(sha256):
-        raise BadRequest(f"{sha256[:80]!r} is no SHA-256", hint="write 64 hex digits in lower case")
-    at, part = _layout(store), store.incoming / f"{sha256}{PART}"
+    at, part = _layout(store), store.incoming / f"{_digest(sha256)}{PART}"
     with plain_errors(str(store.incoming)):
-        if REAL.kind(at.object(sha256)) == "file":
-            return {"sha256": sha256, "complete": True, "size": REAL.size(at.object(sha256))}
-        make_folder(REAL, store.incoming)
-        try:
-            with REAL.lock(store.incoming / f"{sha256}.lock", 0):
-                got = _append(part, offset, source, size)
-                return {"sha256": sha256, "complete": _finished(at, part, sha256, got, size), "size": got}
-        except BlockingIOError as error:
-            raise BadRequest(f"{sha256[:12]} is being received already", hint="wait until that ends") from error
+        if found := _whole(at, sha256):
+            return found
+        with _alone(store, sha256):
+            got = _append(part, offset, source, size)
+            return {"sha256": sha256, "complete": _finished(at, part, sha256, got, size), "size": got}
+
+
+def receive_delta(store: Store, sha256: str, base: str, source: BinaryIO, size: int) -> dict[str, Any]:
+    """Make the file of that digest and size from the object `base` and the delta that comes: all of it, or nothing.
+
+    What came of the file itself is no longer needed then.
+
+    Raises:
+        NotFound: there is no such base.
+        BadBundle: it was touched, or the delta is cut, touched or for other files.
+    """
+    from edgekit_runtime.deltas import pieces  # some Pythons are made without lzma
+
+    at, made = _layout(store), store.incoming / f"{_digest(sha256)}{MADE}"
+    with plain_errors(str(store.incoming)):
+        if found := _whole(at, sha256):
+            return found
+        if REAL.kind(at.object(_digest(base))) != "file":
+            raise NotFound(f"{base[:12]}, which the delta is from, is not here", hint="send the whole file")
+        with _alone(store, sha256):
+            with REAL.open(at.object(base)) as old:
+                write(REAL, made, pieces(old, source, sha256, size))
+            _become_object(at, made, sha256)
+            forget(REAL, store.incoming / f"{sha256}{PART}")
+    return {"sha256": sha256, "complete": True, "size": size}
 
 
 def staged(store: Store, folder: Path) -> Files:
@@ -73,6 +95,29 @@ def staged(store: Store, folder: Path) -> Files:
         return REAL.open(there[name]) if name in there else files.open(name)
 
     return replace(files, names=files.names | there.keys(), open=open_one)
+
+
+def _digest(sha256: str) -> str:
+    if not SHA256.fullmatch(sha256):
+        raise BadRequest(f"{sha256[:80]!r} is no SHA-256", hint="write 64 hex digits in lower case")
+    return sha256
+
+
+def _whole(at: Layout, sha256: str) -> dict[str, Any] | None:
+    """The answer where the file is here already."""
+    if REAL.kind(at.object(sha256)) != "file":
+        return None
+    return {"sha256": sha256, "complete": True, "size": REAL.size(at.object(sha256))}
+
+
+@contextmanager
+def _alone(store: Store, sha256: str) -> Iterator[None]:
+    make_folder(REAL, store.incoming)
+    try:
+        with REAL.lock(store.incoming / f"{sha256}.lock", 0):
+            yield
+    except BlockingIOError as error:
+        raise BadRequest(f"{sha256[:12]} is being received already", hint="wait until that ends") from error
 
 
 def _append(part: Path, offset: int, source: BinaryIO, size: int | None) -> int:
@@ -110,16 +155,22 @@ def _finished(at: Layout, part: Path, sha256: str, got: int, size: int | None) -
     if not right and size is None:
         return False
     if right:
-        make_folder(REAL, at.object(sha256).parent)
-        REAL.rename(part, at.object(sha256))
-        REAL.sync_folder(at.object(sha256).parent)
+        _become_object(at, part, sha256)
     else:
         REAL.unlink(part)
-    REAL.unlink(part.with_name(f"{sha256}.lock"))
+        REAL.unlink(part.with_name(f"{sha256}.lock"))
     REAL.sync_folder(part.parent)
     if not right:
         raise EdgeKitError(f"what came is not {sha256[:12]}: it was thrown away", hint="send it again from the start")
     return True
+
+
+def _become_object(at: Layout, path: Path, sha256: str) -> None:
+    """Under its name; what was beside it while it came is done with."""
+    make_folder(REAL, at.object(sha256).parent)
+    REAL.rename(path, at.object(sha256))
+    REAL.sync_folder(at.object(sha256).parent)
+    forget(REAL, path.with_name(f"{sha256}.lock"))
 
 
 def _listed(files: Files) -> dict[str, str]:

@@ -105,7 +105,7 @@ def _answered(lane: Lane, asked: Asked, feeds: Feeds, outputs: Feeds, spent: tup
         named = dict(zip(("input_ns", "queue_ns", "infer_ns", "output_ns"), spent, strict=True))
         lane.settings.traced(lane.served.name, lane.served.version, named)
     if lane.observer is not None:
-        lane.observer(lane, asked, feeds, outputs)
+        lane.observer(lane, asked, feeds, outputs, spent[2])
 
 
 def _failed(lane: Lane, start: int, error: BaseException) -> None:

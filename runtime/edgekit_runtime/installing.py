@@ -18,8 +18,9 @@ from edgekit_runtime.files import Files
 from edgekit_runtime.incoming import staged
 from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.receipts import Receipt, issue
+from edgekit_runtime.shadow_install import check_comparable, check_memory, put
 from edgekit_runtime.slots import end_on_drift
-from edgekit_runtime.store import Trial, Version
+from edgekit_runtime.store import Terms, Trial, Version
 from edgekit_runtime.telemetry.boots import this_boot
 from edgekit_runtime.trust import opened_downgrade
 from edgekit_runtime.trying import Found, free_mb, limits_of, try_out
@@ -36,7 +37,8 @@ CLOCK_SECONDS = 60.0
 @dataclass(frozen=True)
 class Wishes:
     """How to install: trust documents to follow first, leave to go back, whether a version that was rolled back is to
-    be tried again, how long it is on probation, whether a drift alarm ends that, whether it is made live at all."""
+    be tried again, how long it is on probation, whether a drift alarm ends that, whether it is made live at all; with
+    `shadow` it is compared with the live version first."""
 
     trust: Sequence[bytes] = ()
     downgrade: bytes | None = None
@@ -45,12 +47,14 @@ class Wishes:
     on_drift: bool = False
     activate: bool = True
     swap_seconds: float = SWAP_SECONDS
+    shadow: Terms | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What came of it: `outcome` is serving (a server serves it, on probation), live (it will be when one starts),
-    stored, unchanged, or "rolled back" (the server went back at once); `receipt` is signed by the device."""
+    stored, unchanged, "rolled back" (the server went back at once), shadowing (it is compared with what is live), or
+    dropped (the server could not compare it); `receipt` is signed by the device."""
 
     outcome: str
     name: str
@@ -102,7 +106,11 @@ def install_files(device: Device, files: Files, wishes: Wishes, tell: Tell) -> O
         tell(f"{told} is live already")
         return _told_again(device, version, wishes)
     try:
+        if wishes.shadow is not None:
+            check_comparable(device, manifest)
         found = _tried(device, version, rules, tell)
+        if wishes.shadow is not None:
+            check_memory(found.peak_mb, free_mb())
     except EdgeKitError as error:
         with suppress(EdgeKitError):  # the refusal itself is what is told
             _receipt(device, vouched, version, "refused", error.what, None)
@@ -110,7 +118,13 @@ def install_files(device: Device, files: Files, wishes: Wishes, tell: Tell) -> O
     if not wishes.activate:
         receipt = _receipt(device, vouched, version, "stored", "", found)
         return Outcome("stored", manifest.name, manifest.version, version.id, "", found, receipt)
-    outcome, why = _activated(device, version, wishes, tell)
+    if wishes.shadow is not None:
+        if wishes.on_drift:
+            end_on_drift(device, manifest.name, version.id)
+        outcome, why = put(device, version, wishes.shadow, wishes.again, wishes.swap_seconds)
+        tell(f"{outcome}{f': {why}' if why else ''}")
+    else:
+        outcome, why = _activated(device, version, wishes, tell)
     receipt = _receipt(device, vouched, version, outcome, why, found)
     return Outcome(outcome, manifest.name, manifest.version, version.id, why, found, receipt)
 

@@ -27,7 +27,7 @@ SLACK_SECONDS = 0.01
 """How long before its deadline a request is not waited with for others."""
 PROBES = 5
 Known = TypeVar("Known")
-Observer = Callable[["Lane", Asked, Feeds, Feeds], None]
+Observer = Callable[["Lane", Asked, Feeds, Feeds, int], None]
 """Told of each answered request: its lane, what was asked, the inputs and the outputs. On the event loop: be quick."""
 
 

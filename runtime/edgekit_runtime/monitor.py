@@ -6,10 +6,11 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from edgekit_runtime.beside import Beside
 from edgekit_runtime.families import Family, Labels, Sample
 from edgekit_runtime.keeper import Keeper
 from edgekit_runtime.lane import Lane
@@ -70,6 +71,7 @@ class _Item:
     feeds: Feeds
     outputs: Feeds
     size: int
+    ns: int
     when_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
 
@@ -101,6 +103,7 @@ class Monitor:
         self._put = self._taken = 0
         self._resting = False
         self._known: dict[Lane, Watched] = {}
+        self._beside: Mapping[Lane, Beside] = {}
         self._keeper = None if wishes.samples is None else Keeper(wishes.samples)
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._work, name="monitor", daemon=True)
@@ -119,13 +122,16 @@ class Monitor:
         if self._keeper is not None:
             self._keeper.close()
 
-    def keep(self, lanes: Iterable[Lane]) -> None:
-        """These are served now. What others answer is not looked at, and what is known of them is let go."""
-        self._lines = {lane: self._lines.get(lane) or _Line() for lane in lanes if self.wishes.reach(lane)}
+    def keep(self, lanes: Iterable[Lane], beside: Mapping[Lane, Beside] | None = None) -> None:
+        """These are served now, some with a version in shadow `beside` them. What others answer is not looked at, and
+        what is known of them is let go."""
+        self._beside = beside or {}
+        wanted = [lane for lane in lanes if lane in self._beside or self.wishes.reach(lane)]
+        self._lines = {lane: self._lines.get(lane) or _Line() for lane in wanted}
         self._queue.put(None)
 
-    def seen(self, lane: Lane, asked: Asked, feeds: Feeds, outputs: Feeds) -> None:
-        """A request was answered."""
+    def seen(self, lane: Lane, asked: Asked, feeds: Feeds, outputs: Feeds, ns: int = 0) -> None:
+        """A request was answered, in so many nanoseconds of the engine."""
         wishes = self.wishes
         if wishes.feedback is not None and asked.id is not None:
             best = best_classes(lane.served, feeds, outputs)
@@ -145,7 +151,7 @@ class Monitor:
             return
         line.put += 1
         self._put += size
-        self._queue.put(_Item(lane, line, asked.id or "", source, feeds, outputs, size))
+        self._queue.put(_Item(lane, line, asked.id or "", source, feeds, outputs, size, ns))
 
     def state(self, lane: Lane) -> "State | None":
         """How far the lane's model has drifted; None where nobody looks, or nothing came yet."""
@@ -228,7 +234,9 @@ class Monitor:
         spent = time.thread_time() - begun
         if self._keeper is not None:
             self._try(self._offer, self._keeper, item, watched, readings)
-        if watched.shadow is not None:
+        if (beside := self._beside.get(item.lane)) is not None:  # in place of the float model: there is one share
+            self._try(beside.look, item.feeds, item.outputs, item.ns)
+        elif watched.shadow is not None:
             self._try(watched.shadow.look, item.feeds, item.outputs)
         self.looked += 1
         return spent

@@ -44,12 +44,14 @@ def _own(name: str, one: argparse.ArgumentParser) -> None:
         one.add_argument("sha256", metavar="SHA256")
         one.add_argument("--offset", type=_count, default=0, metavar="N", help="bytes that are here already (0)")
         one.add_argument("--size", type=_count, metavar="N", help="bytes of the whole file")
+        one.add_argument("--delta", metavar="BASE_SHA256", help="a delta from this file comes; takes --size")
     elif name == "trust":
         one.add_argument("file", type=Path, nargs="+", metavar="FILE", help="trust documents, the oldest first")
     elif name in ("history", "rollback", "pin", "unpin"):
         one.add_argument("name", metavar="NAME", nargs="?" if name == "history" else None, help="of a model")
     if name == "rollback":
         one.add_argument("--to", metavar="ID", help="this version (see history); it is tried first")
+        one.add_argument("--shadow", action="store_true", help="drop what is in shadow; what is live stays")
     elif name in ("pin", "unpin"):
         one.add_argument("id", metavar="ID", nargs="?", help="of a version; without it the one that is live")
 
@@ -65,7 +67,40 @@ def _install(one: argparse.ArgumentParser) -> None:
         "--probation", type=number, default=300.0, metavar="S", help="it must do well for so many seconds (300)"
     )
     one.add_argument("--roll-back-on-drift", action="store_true", help="a drift alarm meanwhile ends it too")
+    _shadow(one)
     one.add_argument("--no-activate", action="store_true", help="verify, keep and try it, but do not serve it")
+
+
+def _shadow(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--shadow", type=share, metavar="SHARE", help="answer this part of the live requests too, and decide by that"
+    )
+    one.add_argument("--shadow-requests", type=positive, default=500, metavar="N", help="requests to compare (500)")
+    one.add_argument(
+        "--shadow-seconds", type=number, default=86_400.0, metavar="S", help="within so many seconds (86400)"
+    )
+    one.add_argument(
+        "--agreement", type=share, default=0.98, metavar="SHARE", help="so many must agree, for certain (0.98)"
+    )
+    one.add_argument(
+        "--slower", type=number, default=1.2, metavar="TIMES", help="its time, in parts of the live one's (1.2)"
+    )
+
+
+def share(text: str) -> float:
+    """A number above 0 up to 1."""
+    value = number(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: say a number above 0, up to 1")
+    return value
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 to a million."""
+    value = _count(text) if len(text) < 8 else 0
+    if not 0 < value <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of requests: say 1 to 1000000")
+    return value
 
 
 def _count(text: str) -> int:

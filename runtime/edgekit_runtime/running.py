@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from edgekit_runtime.disk import REAL, make_folder, plain_errors, replace
@@ -33,6 +33,8 @@ class Running:
     versions: Mapping[str, str]
     url: str
     when: float
+    shadows: Mapping[str, str] = field(default_factory=dict)
+    """The ids of the versions that answer a copy of some requests, by model."""
 
 
 @contextmanager
@@ -94,7 +96,12 @@ def server(folder: Path) -> Running | None:
         found = Running(**raw)
     except (OSError, ValueError, TypeError, RecursionError):
         return None
-    sound = isinstance(found.pid, int) and found.pid > 1 and isinstance(found.versions, dict)
+    sound = (
+        isinstance(found.pid, int)
+        and found.pid > 1
+        and isinstance(found.versions, dict)
+        and isinstance(found.shadows, dict)
+    )
     return found if sound else None
 
 

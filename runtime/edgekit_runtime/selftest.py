@@ -52,17 +52,22 @@ def recordings(bundle: Bundle) -> tuple[Golden, list[tuple[Feeds, Feeds]]]:
 
 def judged(golden: Golden, pairs: Sequence[tuple[Feeds, Feeds]], answers: Iterable[Feeds]) -> SelfTest:
     """How far the answers to the recorded inputs are from the recorded ones."""
-    ranges = {name: _range([recorded[name] for _, recorded in pairs]) for name in pairs[0][1]}
+    ranges = spans(pairs)
     worst, output = 0.0, next(iter(ranges), "")
     for (_, recorded), answer in zip(pairs, answers, strict=True):
         for name, span in ranges.items():
-            off = _difference(recorded, answer, name) / span
+            off = difference(recorded, answer, name) / span
             if not off <= worst:
                 worst, output = off, name
     return SelfTest(len(pairs), worst, output, golden.tolerance)
 
 
-def _difference(recorded: Mapping[str, Array], answer: Mapping[str, Array], name: str) -> float:
+def spans(pairs: Sequence[tuple[Feeds, Feeds]]) -> dict[str, float]:
+    """The range of each recorded output."""
+    return {name: _range([recorded[name] for _, recorded in pairs]) for name in pairs[0][1]}
+
+
+def difference(recorded: Mapping[str, Array], answer: Mapping[str, Array], name: str) -> float:
     """The largest difference; inf where shapes differ or a NaN came or was recorded."""
     if name not in answer or answer[name].shape != recorded[name].shape:
         return float("inf")

@@ -47,7 +47,8 @@ class Entry:
 @dataclass(frozen=True)
 class Change:
     """What became of a model: "loaded", "replaced" (by a newer version), "rolled back" (by an older one), "unloaded",
-    "failed", "drift raised" or "drift cleared", and why. `when_ms` is in milliseconds since 1970."""
+    "failed", "proven good", "shadowing", "promoted", "dropped", "drift raised" or "drift cleared", and why. `when_ms`
+    is in milliseconds since 1970."""
 
     when_ms: int
     what: str
@@ -89,6 +90,7 @@ class Service:
         self.ready = True
         self.history: deque[Change] = deque(maxlen=HISTORY)
         self.on_change: Callable[[Change], None] = lambda change: None
+        self.beside_mb = 0.0  # what versions in shadow take
         self._observer: Observer | None = None
         self._lanes: dict[str, dict[str, Lane]] = {}
         self._found: dict[tuple[str, str | None], Lane] = {}
@@ -279,9 +281,13 @@ class Service:
         self._changed(_step(old, served.version), served, why)
         await self._end(before)
 
-    def remark(self, what: str, lane: Lane, why: str = "") -> None:
-        """Tell the history what became of a model that is served."""
-        self._changed(what, lane.served, why)
+    def remark(self, what: str, served: Served, why: str = "") -> None:
+        """Tell the history what became of a model that is served, or of a version in shadow of one."""
+        self._changed(what, served, why)
+
+    def fits(self, served: Served) -> bool:
+        """Whether the model fits into the memory that the policy allows, beside all others."""
+        return self._fits(served, [])
 
     def _changed(self, what: str, served: Served, why: str = "") -> None:
         change = Change(time.time_ns() // 1_000_000, what, served.name, served.version, why)
@@ -345,7 +351,7 @@ class Service:
         others = [
             one.served for one in self.lanes() if not (one.served.name == served.name and one.served.version in leaving)
         ]
-        return sum(one.peak_mb or 0.0 for one in others) + served.peak_mb <= self.policy.max_memory
+        return self.beside_mb + sum(one.peak_mb or 0.0 for one in others) + served.peak_mb <= self.policy.max_memory
 
 
 def open_service(

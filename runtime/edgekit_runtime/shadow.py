@@ -31,15 +31,35 @@ MOST_FAILURES = 3
 """In a row: then the float model does not run here, and is not asked again."""
 
 
+class Turns:
+    """Whose turn it is: the part `share` of all requests, and `MOST_TIME` of the time. Belongs to one thread."""
+
+    def __init__(self, share: float, clock: Callable[[], float]) -> None:
+        self._share, self._clock = share, clock
+        self._credit = 0.0
+        self._rests = -float("inf")
+
+    def due(self) -> bool:
+        """Whether this request is to be answered; what the time did not allow is not made up for."""
+        self._credit = min(self._credit + self._share, 1.0)
+        if self._credit < 1.0 - 1e-9 or self._clock() < self._rests:
+            return False
+        self._credit = 0.0
+        return True
+
+    def took(self, seconds: float) -> None:
+        """It has just been answered, in so many seconds: rest accordingly."""
+        self._rests = self._clock() + seconds * (1 / MOST_TIME - 1)
+
+
 class Shadow:
     """One model's shadow. `look` belongs to one thread; `state` is read from any."""
 
     def __init__(
         self, run: Runner, labels: Sequence[str], share: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._run, self._classes, self._share, self._clock = run, len(labels), share, clock
-        self._credit = 0.0
-        self._rests = -float("inf")
+        self._run, self._classes, self._clock = run, len(labels), clock
+        self._turns = Turns(share, clock)
         self._failures = 0
         self._seen: deque[bool] = deque(maxlen=WINDOW)
         self._agreed = 0
@@ -48,21 +68,16 @@ class Shadow:
 
     def look(self, feeds: Feeds, outputs: Feeds) -> None:
         """Compare what was answered, if it is this one's turn. Never raises for what the float model does."""
-        if self._failures >= MOST_FAILURES:
+        if self._failures >= MOST_FAILURES or not self._turns.due():
             return
-        self._credit = min(self._credit + self._share, 1.0)  # what the time did not allow is not made up for
         begun = self._clock()
-        if self._credit < 1.0 - 1e-9 or begun < self._rests:
-            return
-        self._credit = 0.0
         try:
             ours = self._run(feeds)
         except Exception as error:  # a foreign engine's: whatever it is, it must not end what else is watched
             self._failed(error)
             return
         finally:
-            ended = self._clock()
-            self._rests = ended + (ended - begun) * (1 / MOST_TIME - 1)
+            self._turns.took(self._clock() - begun)
         self._failures = 0
         for same in agreements(outputs, ours, self._classes):
             self._agreed += same - (self._seen[0] if len(self._seen) == WINDOW else 0)
@@ -94,13 +109,20 @@ def families(shadows: Mapping[Pair, Shadow]) -> list[Family]:
 
 def agreements(served: Feeds, floats: Feeds, classes: int) -> list[bool]:
     """For each sample whether both answer the same; as one sample where they are no classifiers."""
+    if (found := same_classes(served, floats, classes)) is not None:
+        return found
     names = [name for name in floats if name in served]
-    for name in names:
-        ours, theirs = _scores(floats[name], classes), _scores(served[name], classes)
+    return [bool(names) and all(_near(served[name], floats[name]) for name in names)]
+
+
+def same_classes(served: Feeds, other: Feeds, classes: int) -> list[bool] | None:
+    """For each sample whether the best class is the same; None where these are no classifiers' answers."""
+    for name in [name for name in other if name in served]:
+        ours, theirs = _scores(other[name], classes), _scores(served[name], classes)
         if ours is not None and theirs is not None and len(ours) == len(theirs):
             fine = np.isfinite(ours).all(axis=1) & np.isfinite(theirs).all(axis=1)
             return [bool(one) for one in fine & (ours.argmax(axis=1) == theirs.argmax(axis=1))]
-    return [bool(names) and all(_near(served[name], floats[name]) for name in names)]
+    return None
 
 
 def _scores(value: Array, classes: int) -> Array | None:

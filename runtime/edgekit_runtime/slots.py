@@ -9,8 +9,11 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 from edgekit_runtime import running
+from edgekit_runtime.comparing import Compare, Comparing
+from edgekit_runtime.deciding import Deciding, Hands
 from edgekit_runtime.device import Device, become_owner, device_at
 from edgekit_runtime.errors import EdgeKitError, NotFound
 from edgekit_runtime.families import Family, Sample
@@ -32,7 +35,7 @@ AGAIN_SECONDS = 60.0
 class Slots:
     """One server's. All methods belong to the event loop, but `close`."""
 
-    def __init__(self, device: Device, stack: ExitStack, before: Mapping[str, int]) -> None:
+    def __init__(self, device: Device, stack: ExitStack, before: Mapping[str, tuple[int, int]]) -> None:
         self.device, self.source = device, StoreSource(device)
         self._stack = stack
         self._url = ""
@@ -40,17 +43,25 @@ class Slots:
         self._changing = asyncio.Lock()
         self._trials: dict[str, asyncio.Task[None]] = {}
         self._seen: dict[str, Slot] = {}
-        self._rollbacks = dict(before)
+        self._rollbacks = {name: count for name, (count, _) in before.items()}
+        self._dropped = {name: count for name, (_, count) in before.items()}
+        self.compare: Compare = lambda beside: None
+        self._comparing = Comparing(device, self.source)
+        self._deciding: Deciding | None = None
+        self._judging: asyncio.Task[None] | None = None
 
     async def begin(self, service: Service, url: str) -> None:
         """The server listens: say so, and begin to prove what is on trial."""
         self._service, self._url = service, url
         for event, name in await asyncio.to_thread(self._at_start):
-            service.history.appendleft(Change(int(event.when * 1000), "rolled back", name, event.version, event.why))
+            service.history.appendleft(Change(int(event.when * 1000), event.what, name, event.version, event.why))
         await self._look()
         for name in self._seen:
             self._prove(name)
         self._say()
+        hands = Hands(service, self._look, self._follow, self._served, self._say, lambda beside: self.compare(beside))
+        self._deciding = Deciding(self.device, self._comparing, hands, self._changing)
+        self._judging = asyncio.ensure_future(self._deciding.run(lambda: self._seen))
 
     async def reload(self) -> None:
         """Somebody changed the store: serve what is live now."""
@@ -59,6 +70,8 @@ class Slots:
                 await self._look()
                 for name in sorted({*self._seen, *self._served()}):
                     await self._follow(name)
+                if self._deciding is not None:
+                    await self._deciding.catch_up(self._seen)
             except EdgeKitError as error:
                 log.error("%s", error.what)
             self._say()
@@ -67,7 +80,16 @@ class Slots:
         """The server ends."""
         for task in self._trials.values():
             task.cancel()
+        if self._judging is not None and not self._judging.get_loop().is_closed():
+            self._judging.cancel()
+        for name in [name for name, slot in self._seen.items() if slot.shadow is not None]:
+            with suppress(EdgeKitError):  # it is counted as a crash then, of which a few are allowed
+                self.device.store.shadow_rested(name)
         self._stack.close()
+
+    def candidate(self, lane: Lane) -> dict[str, Any] | None:
+        """What is told of the version in shadow of a lane; None where there is none."""
+        return self._comparing.candidate(lane.served.name) if self.source.id_of(lane.served.bundle) else None
 
     def families(self) -> list[Family]:
         """What is told of the store, as it was after the last change."""
@@ -83,14 +105,16 @@ class Slots:
             Family("edgekit_store_slot_state", "gauge", "1 for the state that a model is in.", tuple(states)),
             Family("edgekit_store_trial_seconds_left", "gauge", "Until a trial may end well.", tuple(left)),
             Family("edgekit_store_rollbacks_total", "counter", "Versions that were gone back from.", tuple(rollbacks)),
+            *self._comparing.families(),
         ]
 
     def _at_start(self) -> list[tuple[Event, str]]:
-        """What was rolled back since we began to open it, with the models' names; in a thread."""
+        """What was rolled back or dropped since we began to open it, with the models' names; in a thread."""
         found = []
-        for name, events in rollbacks(self.device).items():
-            found += [(event, name) for event in events[self._rollbacks.get(name, 0) :]]
-            self._rollbacks[name] = len(events)
+        for name, (back, dropped) in ends(self.device).items():
+            new = [*back[self._rollbacks.get(name, 0) :], *dropped[self._dropped.get(name, 0) :]]
+            found += [(event, name) for event in new]
+            self._rollbacks[name] = len(back)
         return found
 
     async def _look(self) -> None:
@@ -170,7 +194,7 @@ class Slots:
                     await self._back(name, id, why)
                 else:
                     await asyncio.to_thread(self.device.store.good, name, id)
-                    self._service.remark("proven good", lane)
+                    self._service.remark("proven good", lane.served)
                 await self._look()
             except EdgeKitError as error:
                 log.error("%s: %s", name, error.what)
@@ -190,7 +214,7 @@ class Slots:
             return
         self._rollbacks[name] = self._rollbacks.get(name, 0) + 1
         if served is not None and served[0] == id:
-            service.remark("failed", served[1], why)
+            service.remark("failed", served[1].served, why)
         await self._look()
         try:
             await service.load(name, why)
@@ -204,7 +228,8 @@ class Slots:
     def _say(self) -> None:
         """Write down what is served; a disk that is full must not end a server."""
         versions: Mapping[str, str] = {name: id for name, (id, _) in self._served().items()}
-        said = running.Running(os.getpid(), this_boot().name, versions, self._url, self.device.clock())
+        now, shadows = self.device.clock(), self._comparing.ids
+        said = running.Running(os.getpid(), this_boot().name, versions, self._url, now, shadows)
         try:
             running.tell(self.device.folder, said)
         except EdgeKitError as error:
@@ -222,16 +247,19 @@ def open_slots(folder: Path) -> Slots:
     device.trust(), device.target()  # or nothing can be verified
     with ExitStack() as stack:
         stack.enter_context(running.alone(folder))
-        before = {name: len(events) for name, events in rollbacks(device).items()}
+        before = {name: (len(back), len(dropped)) for name, (back, dropped) in ends(device).items()}
         for event in device.store.boot(this_boot().name, device.now()):
-            log.error("version %s was rolled back: %s", event.version, event.why)
+            log.error("version %s was %s: %s", event.version, event.what, event.why)
         return Slots(device, stack.pop_all(), before)
 
 
-def rollbacks(device: Device) -> dict[str, list[Event]]:
-    """Of each model, the oldest first."""
-    store = device.store
-    return {name: [one for one in store.history(name) if one.what == "rolled back"] for name in store.names()}
+def ends(device: Device) -> dict[str, tuple[list[Event], list[Event]]]:
+    """What was rolled back, and what was dropped from shadow, of each model; the oldest first."""
+    events = {name: device.store.history(name) for name in device.store.names()}
+    return {
+        name: ([one for one in found if one.what == "rolled back"], [one for one in found if one.what == "dropped"])
+        for name, found in events.items()
+    }
 
 
 def end_on_drift(device: Device, name: str, id: str | None) -> None:

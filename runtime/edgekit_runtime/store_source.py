@@ -43,6 +43,10 @@ class StoreSource:
             raise NotFound(f"no model {name[:100]!r} is installed here", hint="install it: edgekit-runtime install")
         return self._opened(version)
 
+    def of(self, name: str, id: str) -> Bundle:
+        """A version that need not be live, verified."""
+        return self._opened(self.device.store.version(name, id))
+
     def start(self) -> list[Bundle]:
         """All live versions; for one that is not verified, or not held, the one before it, if that is."""
         found = []

@@ -46,12 +46,22 @@ def _model(device: Device, store: Store, slot: Slot, served: str | None) -> Json
         "previous": _version(store, slot.name, slot.previous if slot.on_trial is None else slot.on_trial.previous),
         "served": served,
         "trial": trial,
+        "shadow": _shadow(device, store, slot),
         "versions": list(store.ids(slot.name)),
         "pinned": list(slot.pinned),
         "refused": list(slot.refused),
         "floor": store.floor.least(slot.name),
         "unsound": list(slot.unsound),
     }
+
+
+def _shadow(device: Device, store: Store, slot: Slot) -> Json | None:
+    if (one := slot.shadow) is None:
+        return None
+    left = None if one.started is None else one.started + one.terms.seconds - device.now()
+    told = {"begun": left is not None, "starts": one.starts, **asdict(one.terms)}
+    seconds = one.terms.seconds if left is None else round(min(max(0.0, left), one.terms.seconds), 1)
+    return {**(_version(store, slot.name, one.id) or {}), **told, "seconds_left": seconds}
 
 
 def _version(store: Store, name: str, id: str | None) -> Json | None:
@@ -84,6 +94,8 @@ def _lines(one: Json, running: bool) -> list[str]:
     if running and one["live"] is not None and one["served"] != one["live"]["id"]:
         state += "; the server does not serve it"
     lines = [f"{one['name']}", f"  live      {_told(one['live'])}: {state}", f"  previous  {_told(one['previous'])}"]
+    if one["shadow"] is not None:
+        lines.append(f"  shadow    {_told(one['shadow'])}: {_compared(one['shadow'])}")
     for key in ("pinned", "refused", "unsound"):
         if one[key]:
             lines.append(f"  {key:<9} {', '.join(one[key])}")
@@ -97,6 +109,11 @@ def _trial(trial: Json) -> str:
     if not trial["begun"]:
         return f"on trial for {trial['seconds_left']:g} s from the server's next start on"
     return f"on trial, {trial['seconds_left']:g} s left"
+
+
+def _compared(one: Json) -> str:
+    left = f"{one['seconds_left']:g} s " + ("left" if one["begun"] else "from the server's next start on")
+    return f"{one['share']:.3g} of the requests, {one['agreement']:.4g} of {one['requests']} to agree, {left}"
 
 
 def _told(version: Json | None) -> str:

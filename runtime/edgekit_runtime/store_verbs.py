@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,7 +14,7 @@ from edgekit_runtime import running
 from edgekit_runtime.device import Device, become_owner, device_at
 from edgekit_runtime.disk import REAL, make_folder, plain_errors
 from edgekit_runtime.errors import BadBundle, EdgeKitError, NotFound
-from edgekit_runtime.store import Slot
+from edgekit_runtime.store import Slot, Terms
 from edgekit_runtime.trust import MAX_DOCUMENT
 
 SWAP_SECONDS = 120.0
@@ -56,10 +56,21 @@ def _install(given: argparse.Namespace, edge: Edge, documents: Documents) -> Tol
     wishes = Wishes(
         trust, documents.get("downgrade"), given.again, given.probation, given.roll_back_on_drift, not given.no_activate
     )
+    if given.shadow is not None:
+        wishes = replace(wishes, shadow=_terms(given))
     done = install(Device(given.device), given.path, wishes, edge.tell)
-    facts = asdict(done) | {"reason": "rolled_back" if done.outcome == "rolled back" else ""}
+    ended = done.outcome in ("rolled back", "dropped")
+    facts = asdict(done) | {"reason": done.outcome.replace(" ", "_") if ended else ""}
     words = f"{done.name} {done.version} ({done.id}): {done.outcome}{f': {done.why}' if done.why else ''}"
-    return Told(facts, words, 1 if done.outcome == "rolled back" else 0)
+    return Told(facts, words, int(ended))
+
+
+def _terms(given: argparse.Namespace) -> Terms:
+    for word, said in (("--no-activate", given.no_activate), ("--downgrade", given.downgrade)):
+        if said:
+            raise EdgeKitError(f"--shadow and {word} do not go together", hint="leave one of them out")
+    numbers = (given.shadow, given.shadow_requests, given.shadow_seconds, given.agreement, given.slower)
+    return Terms(*numbers, given.probation)
 
 
 def _status(given: argparse.Namespace, edge: Edge, documents: Documents) -> Told:
@@ -89,6 +100,8 @@ def _rollback(given: argparse.Namespace, edge: Edge, documents: Documents) -> To
     if given.to is not None:
         return _to(given, edge, device)
     store = device.store
+    if given.shadow:
+        return _drop(given.name, device)
     back = store.roll_back(given.name, "asked for")
     if back is None:
         raise NotFound(
@@ -98,6 +111,14 @@ def _rollback(given: argparse.Namespace, edge: Edge, documents: Documents) -> To
     served = _followed(device, given.name, back.id)
     facts = {"name": given.name, "version": back.manifest.version, "id": back.id, "served": served}
     return Told(facts, f"{given.name} is {back.manifest.version} ({back.id}) again{'' if served else _LATER}")
+
+
+def _drop(name: str, device: Device) -> Told:
+    gone = device.store.drop(name, "asked for")
+    if gone is None:
+        raise NotFound(f"no version of {name[:100]!r} is in shadow", hint="see edgekit-runtime status")
+    _followed(device, name, gone.live or "")
+    return Told({"name": name, "dropped": gone.id, "id": gone.live}, f"{name} {gone.version} ({gone.id}) is dropped")
 
 
 _LATER = "; the server takes it at its next start"
@@ -117,7 +138,9 @@ def _followed(device: Device, name: str, id: str) -> bool:
     """Whether a server serves it now."""
 
     def settled(found: running.Running | None) -> bool:
-        return found is not None and found.versions.get(name) == id
+        slot = device.store.slot(name)
+        shadow = slot.shadow.id if slot is not None and slot.shadow is not None else None
+        return found is not None and found.versions.get(name) == id and found.shadows.get(name) == shadow
 
     return running.wait(device.folder, settled, SWAP_SECONDS)
 
@@ -151,9 +174,15 @@ def _have(given: argparse.Namespace, edge: Edge, documents: Documents) -> Told:
 
 
 def _receive(given: argparse.Namespace, edge: Edge, documents: Documents) -> Told:
-    from edgekit_runtime.incoming import receive
+    from edgekit_runtime.incoming import receive, receive_delta
 
-    facts = receive(Device(given.device).store, given.sha256, given.offset, edge.source, given.size)
+    store = Device(given.device).store
+    if given.delta is None:
+        facts = receive(store, given.sha256, given.offset, edge.source, given.size)
+    elif given.size is None or given.offset:
+        raise EdgeKitError("--delta takes --size, and no --offset: a delta comes as a whole", hint="say --size N")
+    else:
+        facts = receive_delta(store, given.sha256, given.delta, edge.source, given.size)
     return Told(facts, f"{facts['size']:,} bytes{', whole' if facts['complete'] else ''}")
 
 

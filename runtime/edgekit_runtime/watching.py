@@ -8,7 +8,7 @@ import re
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -31,6 +31,7 @@ from edgekit_runtime.threads import in_thread
 from edgekit_runtime.watched import Wishes, pair
 
 if TYPE_CHECKING:
+    from edgekit_runtime.beside import Beside
     from edgekit_runtime.feedback import State
     from edgekit_runtime.hook import Hook
     from edgekit_runtime.machine import Machine, Reader
@@ -75,6 +76,7 @@ class Watching:
         self._recent = Recent(self._troubled)
         self._selftests = SelfTests(service.open_lanes)
         self._monitor: Monitor | None = None
+        self._beside: Mapping[Lane, Beside] = {}
         self._looks: deque[dict[str, Any]] = deque(maxlen=LOOKS)
         self._raised: dict[tuple[str, str], int] = {}
         self._machine: Machine | None = None
@@ -114,6 +116,8 @@ class Watching:
         event(log, logging.INFO, "server-started", f"serving {', '.join(self.service.names()) or 'no models yet'}")
         self._know()
         self._doubt()
+        if self.watch.slots is not None:
+            self.watch.slots.compare = self._compare
         stack.push_async_callback(self._stop)
         if self.watch.wishes.feedback is not None and self.watch.state is not None:
             from edgekit_runtime.feedback import load
@@ -144,6 +148,11 @@ class Watching:
             ends.append(partial(self._save, watch.state, watch.wishes.feedback.state()))
         await asyncio.gather(*map(asyncio.to_thread, ends))
 
+    def _compare(self, beside: "Mapping[Lane, Beside]") -> None:
+        """Have these versions answer, too, some of what the lanes are asked."""
+        self._beside = beside
+        self._know()
+
     def _doubt(self) -> None:
         """Say what was asked for and cannot be: no bundle carries what it needs."""
         wishes, manifests = self.watch.wishes, [lane.served.manifest for lane in self.service.lanes()]
@@ -160,16 +169,16 @@ class Watching:
         if wishes.feedback is not None:
             for lane in lanes:
                 wishes.feedback.know(*pair(lane), lane.served.labels)
-        if self._monitor is None and (self.ids or any(map(wishes.reach, lanes))):
+        if self._monitor is None and (self.ids or self._beside or any(map(wishes.reach, lanes))):
             self._monitor = Monitor(wishes, self._alarmed)
             self._monitor.start()
             self.service.observe(self._monitor.seen)
         if self._monitor is not None:
-            self._monitor.keep(lanes)
+            self._monitor.keep(lanes, self._beside)
 
     def _changed(self, change: Change) -> None:
         self._know()
-        level = logging.ERROR if change.what == "failed" else logging.INFO
+        level = {"failed": logging.ERROR, "dropped": logging.WARNING}.get(change.what, logging.INFO)
         said = f"model {change.model} {change.version} {change.what}{f': {change.why}' if change.why else ''}"
         event(log, level, "model-" + change.what.replace(" ", "-"), said, model=change.model, version=change.version)
         if self.watch.telemetry is not None:
@@ -282,6 +291,8 @@ class Watching:
             told["selftest"] = asdict(result)
         if feedback is not None and (judged := feedback.quality(*pair(lane))) is not None:
             told["quality"] = status.quality(judged, told["evidence"])
+        if self.watch.slots is not None:
+            told["candidate"] = self.watch.slots.candidate(lane)
         if monitor is not None and (state := monitor.state(lane)) is not None:
             since = self._raised.get(pair(lane)) if state.alarm else None
             told["drift"] = status.drift(state, since, lane.served.labels)

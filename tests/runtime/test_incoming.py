@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from edgekit_runtime import deltas
 from edgekit_runtime.device import Device
-from edgekit_runtime.errors import BadRequest, EdgeKitError
-from edgekit_runtime.incoming import have, receive, staged
+from edgekit_runtime.errors import BadBundle, BadRequest, EdgeKitError, NotFound
+from edgekit_runtime.incoming import have, receive, receive_delta, staged
 from edgekit_runtime.installing import Wishes, install
 from edgekit_runtime.store import Store
 
@@ -16,6 +17,9 @@ from tests.runtime.devices import Maker, device_folder, runtime
 
 DATA = bytes(range(256)) * 20_000
 SHA256 = hashlib.sha256(DATA).hexdigest()
+
+LATER = DATA[:1000] + b"another" + DATA[1000:]
+WANTED = hashlib.sha256(LATER).hexdigest()
 
 
 @pytest.fixture
@@ -80,6 +84,59 @@ def test_what_is_no_digest_leads_nowhere(store: Store, name: str) -> None:
     with pytest.raises(BadRequest, match="no SHA-256"):
         receive(store, name, 0, io.BytesIO(DATA))
     assert not store.root.exists()
+
+
+@pytest.fixture
+def delta() -> bytes:
+    """What makes LATER of DATA."""
+    made = deltas.make(DATA, LATER)
+    assert made is not None
+    return made
+
+
+def test_a_delta_makes_a_file_of_one_that_is_here(store: Store, delta: bytes) -> None:
+    receive(store, SHA256, 0, io.BytesIO(DATA))
+    receive(store, WANTED, 0, io.BytesIO(LATER[:100]), len(LATER))  # it was begun as a whole, and is no longer needed
+    said = receive_delta(store, WANTED, SHA256, io.BytesIO(delta), len(LATER))
+    assert said == {"sha256": WANTED, "complete": True, "size": len(LATER)}
+    assert object_of(store, WANTED).read_bytes() == LATER
+    assert object_of(store).read_bytes() == DATA
+    assert list(store.incoming.iterdir()) == []
+    assert receive_delta(store, WANTED, SHA256, io.BytesIO(b""), len(LATER))["complete"]
+
+
+@pytest.mark.parametrize("wrong", ["cut", "touched", "more", "of another file", "of another size", "touched base"])
+def test_a_delta_that_does_not_make_the_file_leaves_nothing(store: Store, delta: bytes, wrong: str) -> None:
+    receive(store, SHA256, 0, io.BytesIO(DATA))
+    if wrong == "touched base":
+        object_of(store).write_bytes(b"x" + DATA[1:])
+    sent = {"cut": delta[:-9], "touched": delta[:-40] + bytes(9) + delta[-31:], "more": delta + b"x"}.get(wrong, delta)
+    sha256 = "0" * 64 if wrong == "of another file" else WANTED
+    size = 5 if wrong == "of another size" else len(LATER)
+    with pytest.raises(BadBundle) as caught:
+        receive_delta(store, sha256, SHA256, io.BytesIO(sent), size)
+    assert "whole file" in caught.value.hint
+    assert have(store) == {"objects": [SHA256], "parts": {}}
+    assert not [path for path in store.incoming.iterdir() if path.suffix != ".lock"]
+    assert receive(store, WANTED, 0, io.BytesIO(LATER), len(LATER))["complete"]
+    assert list(store.incoming.iterdir()) in ([], [store.incoming / f"{'0' * 64}.lock"])
+
+
+def test_a_delta_from_what_is_not_here_is_refused(store: Store, delta: bytes) -> None:
+    with pytest.raises(NotFound, match="is not here") as caught:
+        receive_delta(store, WANTED, SHA256, io.BytesIO(delta), len(LATER))
+    assert caught.value.hint == "send the whole file"
+    with pytest.raises(BadRequest, match="no SHA-256"):
+        receive_delta(store, WANTED, "../" + "a" * 61, io.BytesIO(delta), len(LATER))
+
+
+@pytest.mark.slow
+def test_a_delta_takes_the_size_and_comes_as_a_whole(store: Store) -> None:
+    for more in ((), ("--size", 5, "--offset", 1)):
+        words = ("receive", WANTED, "--delta", SHA256, "--device", store.root.parent, *more)
+        done = runtime(*words, source=b"")
+        assert done.returncode == 1
+        assert b"--delta takes --size" in done.stderr if isinstance(done.stderr, bytes) else "--size" in done.stderr
 
 
 def test_a_file_is_missing_only_where_it_is_nowhere(store: Store, tmp_path: Path) -> None:

@@ -12,13 +12,24 @@ from edgekit_runtime.disk import REAL, Disk, plain_errors
 from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.files import Files
 from edgekit_runtime.manifest import PLAIN
-from edgekit_runtime.store import activating, adding, cleaning, history, layout, locks, rolling_back, settling
+from edgekit_runtime.store import (
+    activating,
+    adding,
+    cleaning,
+    history,
+    layout,
+    locks,
+    rolling_back,
+    settling,
+    shadowing,
+)
 from edgekit_runtime.store.floor import Floor
 from edgekit_runtime.store.history import Event
 from edgekit_runtime.store.layout import Layout, Version, read_version
+from edgekit_runtime.store.shadow_file import Shadowing, Terms
 from edgekit_runtime.store.slot import PIN, Slot, Trial, read_slot, write_ids
 
-__all__ = ["Event", "Floor", "Slot", "Store", "Trial", "Version"]
+__all__ = ["Event", "Floor", "Shadowing", "Slot", "Store", "Terms", "Trial", "Version"]
 
 
 class Store:
@@ -80,20 +91,52 @@ class Store:
             if known:
                 activating.good(self._at, self.floor, name, id)
 
+    def shadow(self, name: str, id: str, terms: Terms, again: bool = False) -> None:
+        """Put the version in shadow of the live one. `again`: even if it was rolled back or dropped here before."""
+        with self._plainly():
+            version = read_version(self._at, name, id)
+            with locks.changing(self._at):
+                shadowing.shadow(self._at, self.floor, version, terms, again)
+
+    def drop(self, name: str, why: str, id: str | None = None, bad: bool = False) -> Event | None:
+        """What is in shadow (if it is `id`) goes; what was noted, or None: there was none. `bad`: it is not to be tried
+        again unless that is asked for."""
+        with self._changing(name) as known:
+            return shadowing.drop(self._at, self.floor, name, why, id, bad) if known else None
+
+    def promote(self, name: str, id: str, trial: Trial, why: str) -> bool:
+        """Serve the version that is in shadow, on trial; False where it is not in shadow any more."""
+        with self._changing(name) as known:
+            return known and shadowing.promote(self._at, self.floor, read_version(self._at, name, id), trial, why)
+
+    def shadow_opened(self, name: str, id: str, now: float) -> None:
+        """A server that runs opens what was put in shadow: its time begins."""
+        with self._changing(name) as known:
+            if known:
+                shadowing.opened(self._at, name, id, now)
+
+    def shadow_rested(self, name: str) -> None:
+        """A server that had a version in shadow ends as it was told to."""
+        with self._changing(name) as known:
+            if known:
+                shadowing.rested(self._at, name)
+
     def roll_back(self, name: str, why: str, id: str | None = None) -> Version | None:
         """Go back from what is live (if it is `id`); to which version, or None: there is none."""
         with self._changing(name) as known:
             return rolling_back.roll_back(self._at, self.floor, name, why, id) if known else None
 
     def boot(self, boot_id: str, now: float) -> tuple[Event, ...]:
-        """A server starts: what was rolled back. A trial of another start of the machine has failed, and so has one in
-        which the server started too often. Writes nothing where nothing is on trial or half done."""
+        """A server starts: what was rolled back or dropped. A trial of another start of the machine has failed, and so
+        has one in which the server started too often; what is in shadow is dropped where too many servers did not end
+        well. Writes nothing where nothing is on trial, in shadow or half done."""
         with self._plainly():
             waiting = [name for name in self.names() if rolling_back.settles_at_boot(self._at, name)]
             if not waiting:
                 return ()
             with locks.changing(self._at):
                 events = [rolling_back.boot(self._at, self.floor, name, boot_id, now) for name in waiting]
+                events += [shadowing.start(self._at, name, now) for name in waiting]
         return tuple(event for event in events if event is not None)
 
     def live(self, name: str) -> Version | None:

@@ -9,7 +9,7 @@ from edgekit_runtime.errors import EdgeKitError, NotFound
 from edgekit_runtime.store.floor import Floor
 from edgekit_runtime.store.history import add
 from edgekit_runtime.store.layout import Layout, Version, whole
-from edgekit_runtime.store.settling import event, proven, settled
+from edgekit_runtime.store.settling import end_stale_shadow, event, proven, settled
 from edgekit_runtime.store.slot import PREVIOUS, REFUSED, OnTrial, Slot, Trial, end_trial, serve, write_ids, write_trial
 
 
@@ -33,6 +33,8 @@ def activate(at: Layout, floor: Floor, version: Version, trial: Trial, again: bo
     write_trial(at, name, _next_trial(at, slot, id, trial))
     serve(at, name, id)
     add(at, name, event(at, name, "activated", id))
+    if slot.shadow is not None:
+        end_stale_shadow(at, name)
 
 
 def _next_trial(at: Layout, slot: Slot, id: str, trial: Trial) -> OnTrial:

@@ -15,6 +15,8 @@ from edgekit_runtime.store.layout import Layout
 NAME = "history.jsonl"
 MAX_BYTES = 256 * 1024
 MAX_WHY = 500
+OF_SHADOWS = ("shadowing", "promoted", "dropped")
+"""What is said of a version in shadow: nothing of what is live."""
 
 log = logging.getLogger("edgekit_runtime.store")
 
@@ -23,7 +25,7 @@ log = logging.getLogger("edgekit_runtime.store")
 class Event:
     """At `when` (Unix time), `what` was done to version `id` (for people: `version`), and `live` was served then.
 
-    `what` is one of: activated, good, rolled back, kept, found.
+    `what` is one of: activated, good, rolled back, kept, found, shadowing, promoted, dropped.
     """
 
     when: float

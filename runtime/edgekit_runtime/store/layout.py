@@ -7,6 +7,7 @@ Refuses a name that could lead elsewhere, and a version whose manifest is not th
     slots/<name>/live                 a link to the version that is served
     slots/<name>/previous             the id of the one to go back to
     slots/<name>/trial.json           of the version that is not proven yet
+    slots/<name>/shadow.json          of the version that answers a copy of some requests
     slots/<name>/refused, pin         ids: not to be tried again; never to be removed
     slots/<name>/history.jsonl        what happened, a line each
     incoming/                         what is being carried here

@@ -4,6 +4,7 @@ Refuses to go back to nothing: a version that is the only one stays."""
 
 from dataclasses import replace
 
+from edgekit_runtime.store import shadow_file
 from edgekit_runtime.store.floor import Floor
 from edgekit_runtime.store.history import Event, add
 from edgekit_runtime.store.layout import Layout, Version, whole
@@ -23,15 +24,18 @@ def roll_back(at: Layout, floor: Floor, name: str, why: str, id: str | None) -> 
     version = whole(at, name, previous) if previous is not None else None
     if version is None or version.id == slot.live:
         return None
-    if slot.live is not None and slot.live not in slot.refused:
-        _refuse(at, slot, slot.live)
+    if slot.live is not None:
+        refuse(at, slot, slot.live)
     serve(at, name, version.id)
     add(at, name, event(at, name, "rolled back", slot.live or version.id, why))
     settled(at, floor, name)
     return version
 
 
-def _refuse(at: Layout, slot: Slot, id: str) -> None:
+def refuse(at: Layout, slot: Slot, id: str) -> None:
+    """Never again, unless it is asked for."""
+    if id in slot.refused:
+        return
     try:
         write_ids(at, slot.name, REFUSED, (*slot.refused, id)[-MAX_REFUSED:])
     except OSError:
@@ -63,7 +67,12 @@ def settles_at_boot(at: Layout, name: str) -> bool:
     slot = read_slot(at, name)
     if slot is None:
         return False
-    half = slot.left is not None or slot.on_trial is not None or (slot.live is not None and slot.live == slot.previous)
+    half = (
+        shadow_file.is_there(at, name)
+        or slot.left is not None
+        or slot.on_trial is not None
+        or (slot.live is not None and slot.live == slot.previous)
+    )
     return half or slot.live in slot.refused or slot.live is None or whole(at, name, slot.live) is None
 
 

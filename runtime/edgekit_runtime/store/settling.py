@@ -8,8 +8,9 @@ to be; what is written after it follows from it, and is caught up on here."""
 import logging
 
 from edgekit_runtime.errors import EdgeKitError
+from edgekit_runtime.store import shadow_file
 from edgekit_runtime.store.floor import Floor
-from edgekit_runtime.store.history import Event, add, read
+from edgekit_runtime.store.history import OF_SHADOWS, Event, add, read
 from edgekit_runtime.store.layout import Layout, whole
 from edgekit_runtime.store.slot import PREVIOUS, Slot, end_trial, read_slot, write_ids, write_trial
 
@@ -29,8 +30,18 @@ def settled(at: Layout, floor: Floor, name: str) -> Slot | None:
         end_trial(at, name)
     elif slot.on_trial is None and slot.previous is not None and slot.previous == slot.live:
         write_ids(at, name, PREVIOUS, ())
+    if slot.shadow is None and shadow_file.is_there(at, name):
+        end_stale_shadow(at, name)
     _catch_up(at, floor, name)
     return read_slot(at, name)
+
+
+def end_stale_shadow(at: Layout, name: str) -> None:
+    """What it was compared with is not live any more: the comparison is over."""
+    slot, gone = read_slot(at, name), shadow_file.read_shadow(at, name)
+    shadow_file.end_shadow(at, name)
+    if gone is not None and slot is not None and gone.id != slot.live:
+        add(at, name, event(at, name, "dropped", gone.id, "the version that it was compared with is not live any more"))
 
 
 def proven(at: Layout, floor: Floor, name: str, id: str) -> None:
@@ -69,7 +80,7 @@ def event(at: Layout, name: str, what: str, id: str, why: str = "") -> Event:
 
 def _catch_up(at: Layout, floor: Floor, name: str) -> None:
     """A cut came between a change and what follows from it: the floor, and its line in the history."""
-    slot, events = read_slot(at, name), read(at, name)
+    slot, events = read_slot(at, name), [one for one in read(at, name) if one.what not in OF_SHADOWS]
     if slot is None or slot.live is None:
         return
     last = events[-1] if events else None

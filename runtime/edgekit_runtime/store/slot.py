@@ -12,6 +12,7 @@ from typing import Any
 from edgekit_runtime import disk
 from edgekit_runtime.errors import BadBundle
 from edgekit_runtime.store.layout import ID, Layout
+from edgekit_runtime.store.shadow_file import Shadowing, read_shadow
 
 LIVE, PREVIOUS, TRIAL, REFUSED, PIN = "live", "previous", "trial.json", "refused", "pin"
 MAX_REFUSED = 100
@@ -46,7 +47,8 @@ class OnTrial:
 
 @dataclass(frozen=True)
 class Slot:
-    """A model. `left` is a trial that an interrupted change left: of a version that is not served."""
+    """A model. `left` is a trial that an interrupted change left: of a version that is not served. `shadow` answers
+    a copy of what the live version is asked."""
 
     name: str
     live: str | None
@@ -56,13 +58,15 @@ class Slot:
     refused: tuple[str, ...] = ()
     pinned: tuple[str, ...] = ()
     unsound: tuple[str, ...] = ()
+    shadow: Shadowing | None = None
 
     @property
     def kept(self) -> frozenset[str]:
         """The ids that must stay."""
         trials = [one for one in (self.on_trial, self.left, self.left.over if self.left else None) if one is not None]
+        served = (self.live, self.previous, self.shadow.id if self.shadow is not None else None)
         ids = [id for one in trials for id in (one.id, one.previous, one.older)]
-        return frozenset(one for one in (self.live, self.previous, *self.pinned, *ids) if one is not None)
+        return frozenset(one for one in (*served, *self.pinned, *ids) if one is not None)
 
 
 def read_slot(at: Layout, name: str) -> Slot | None:
@@ -76,7 +80,10 @@ def read_slot(at: Layout, name: str) -> Slot | None:
     if live is None and at.disk.kind(folder / LIVE) is not None:
         unsound.append(LIVE)
     previous, refused, pinned = (found or () for found in ids.values())
-    slot = Slot(name, live, previous[0] if previous else None, refused=refused, pinned=pinned, unsound=tuple(unsound))
+    shadow = read_shadow(at, name)
+    if shadow is not None and (shadow.beside != live or shadow.id == live):
+        shadow = None
+    slot = Slot(name, live, previous[0] if previous else None, None, None, refused, pinned, tuple(unsound), shadow)
     return _with_trial(at, slot) if at.disk.kind(folder / TRIAL) is not None else slot
 
 

@@ -13,7 +13,19 @@ from pathlib import Path
 from edgekit_runtime.store import Store
 
 from tests.runtime.simulated_disk import Folder, Frozen, PowerCut, SimulatedDisk, started, survivors
-from tests.runtime.store.steps import FIRST_BOOT, MODEL, NOW, SECOND_BOOT, back, bundle, install, installed
+from tests.runtime.store.steps import (
+    FIRST_BOOT,
+    MODEL,
+    NOW,
+    SECOND_BOOT,
+    back,
+    bundle,
+    id_of,
+    install,
+    installed,
+    shadowed,
+    trial,
+)
 
 ROOT, FLOOR = Path("/data/store"), Path("/state/floor.json")
 
@@ -48,6 +60,26 @@ def _rolled_back(store: Store) -> None:
     back(store, 2)
 
 
+def _shadow_after(*numbers: int) -> Callable[[Store], object]:
+    return lambda store: (installed(store, *numbers[:-1]), shadowed(store, numbers[-1]))
+
+
+def _over_a_shadow(store: Store) -> None:
+    _shadow_after(1, 2)(store)
+    install(store, 3)
+
+
+def _promote(store: Store) -> None:
+    if not store.promote(MODEL, id_of(2), trial(), "it agrees"):
+        install(store, 2)  # it was promoted before the cut, or dropped by the server's start
+
+
+def _shadow_loop(store: Store) -> None:
+    _shadow_after(1, 2)(store)
+    for _ in range(3):
+        store.boot(FIRST_BOOT, NOW)
+
+
 OPERATIONS = (
     Operation("install, the first", lambda store: None, lambda store: install(store, 1)),
     Operation("good, the first", _trial_after(1), lambda store: store.good(MODEL)),
@@ -64,6 +96,15 @@ OPERATIONS = (
     Operation("start after a power cut", _trial_after(1, 2), lambda store: store.boot(SECOND_BOOT, NOW)),
     Operation("start in a crash loop", _loop, lambda store: store.boot(FIRST_BOOT, NOW)),
     Operation("start of the only one", _trial_after(1), lambda store: store.boot(SECOND_BOOT, NOW)),
+    Operation("shadow", lambda store: installed(store, 1), lambda store: shadowed(store, 2)),
+    Operation("shadow over a shadow", _shadow_after(1, 2), lambda store: shadowed(store, 3)),
+    Operation("drop a shadow", _shadow_after(1, 2), lambda store: store.drop(MODEL, "it disagrees", bad=True)),
+    Operation("promote a shadow", _shadow_after(1, 2), _promote),
+    Operation("install over a shadow", _shadow_after(1, 2), lambda store: install(store, 3)),
+    Operation("good, after a shadow", _over_a_shadow, lambda store: store.good(MODEL)),
+    Operation("roll back with a shadow", _shadow_after(1, 2, 3), lambda store: back(store, 2)),
+    Operation("start with a shadow", _shadow_after(1, 2), lambda store: store.boot(SECOND_BOOT, NOW)),
+    Operation("start in a shadow's crash loop", _shadow_loop, lambda store: store.boot(FIRST_BOOT, NOW)),
     Operation("gc", _rubbish, lambda store: store.gc()),
 )
 

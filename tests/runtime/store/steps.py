@@ -10,7 +10,7 @@ from typing import BinaryIO
 from edgekit_runtime.files import Files
 from edgekit_runtime.manifest import FileEntry, Manifest, to_json
 from edgekit_runtime.ports import Port
-from edgekit_runtime.store import Store, Trial, Version
+from edgekit_runtime.store import Store, Terms, Trial, Version
 from edgekit_runtime.tensors import TensorSpec
 
 NOW = 1_800_000_000.0
@@ -67,6 +67,14 @@ def install(store: Store, number: int, release: int | None = None) -> Version:
     with store.installing():
         version = store.add(bundle(number, release=release))
         store.activate(MODEL, version.id, trial(), again=True)
+    return version
+
+
+def shadowed(store: Store, number: int) -> Version:
+    """Add, and put in shadow of what is live."""
+    with store.installing():
+        version = store.add(bundle(number))
+        store.shadow(MODEL, version.id, Terms(0.5), again=True)
     return version
 
 

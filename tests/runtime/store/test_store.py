@@ -1,15 +1,19 @@
 """The store on the real disk: what is added, served, proven, rolled back, kept and told."""
 
+import hashlib
+import io
 import json
 import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
-from edgekit_runtime.disk import RealDisk, Sink
+from edgekit_runtime.disk import RealDisk, Room, Sink
 from edgekit_runtime.errors import BadBundle, EdgeKitError, NotFound
 from edgekit_runtime.files import Files, in_folder
+from edgekit_runtime.incoming import receive
 from edgekit_runtime.manifest import to_json
 from edgekit_runtime.store import Store
 
@@ -458,3 +462,44 @@ def test_a_version_that_is_not_whole_is_not_activated(store: Store) -> None:
         store.activate(MODEL, version.id, trial())
     assert live(store) == id_of(1)
     assert to_json(version.manifest)["version"] == "2"
+
+
+def test_what_was_received_for_a_bundle_is_not_removed_to_make_room_for_it(tmp_path: Path) -> None:
+    class Tight(Quick):
+        """Full when it is first asked."""
+
+        asked = 0
+
+        def room(self, path: Path) -> Room:
+            self.asked += 1
+            return Room(0 if self.asked == 1 else 10**12, 10**12)
+
+    disk = Tight()
+    store = Store(tmp_path / "store", tmp_path / "floor.json", disk, lambda: NOW)
+    there = contents(bundle(1))
+    data = there["model.onnx"]
+    receive(Store(store.root, tmp_path / "floor.json", Quick()), sha(data), 0, io.BytesIO(data), len(data))
+    rubbish = b"of no bundle"
+    receive(Store(store.root, tmp_path / "floor.json", Quick()), sha(rubbish), 0, io.BytesIO(rubbish), len(rubbish))
+    assert {sha(data), sha(rubbish)} <= {path.name for path in (store.root / "objects").glob("*/*")}
+    version = store.add(received(there, without="model.onnx"))
+    assert disk.asked > 1
+    left = {path.name for path in (store.root / "objects").glob("*/*")}
+    assert sha(data) in left
+    assert sha(rubbish) not in left
+    check_whole(store, version.id)
+
+
+def received(there: dict[str, bytes], without: str) -> Files:
+    """Files of which one is in the store alone: it cannot be copied once more."""
+
+    def open_one(name: str) -> BinaryIO:
+        if name == without:
+            pytest.fail("it was removed, and is asked for again")
+        return io.BytesIO(there[name])
+
+    return Files("memory", frozenset(there), open_one)
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
