@@ -26,9 +26,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.fixture(scope="session", autouse=True)
 def _keys_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What the suite builds is signed by keys of its own; nobody's own are touched."""
+    """What the suite builds is signed by keys of its own; nobody's own, nor their devices, are touched."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+            patch.setenv(name, str(tmp_path_factory.mktemp("home")))
         yield
 
 

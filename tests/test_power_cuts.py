@@ -1,4 +1,4 @@
-"""A whole emulated arm64 machine, flashed over ssh, loses its power in the midst: it serves the old version or the new."""
+"""An emulated arm64 machine, flashed over ssh, loses its power in the midst: it serves the old version or the new."""
 
 import random
 from pathlib import Path

@@ -18,6 +18,8 @@ from edgekit.oci.registry import Repository, fallback_tag, find_manifest
 from tests.commands import edgekit
 from tests.oci.making import HASTE, Bench
 
+pytestmark = pytest.mark.slow
+
 
 def test_what_was_pulled_is_told_and_cleared_with_the_cache(tmp_path: Path) -> None:
     blobs = tmp_path / "blobs"

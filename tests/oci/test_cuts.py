@@ -19,6 +19,8 @@ from tests.oci.making import HASTE, WEIGHTS, Bench
 from tests.oci.test_round_trip import same
 from tests.registry_server import Registry, gathering, line
 
+pytestmark = pytest.mark.slow
+
 OVER = 400_000
 """Bytes of headers, of other files and of what is on its way when a line is cut."""
 SIZE = 2_000_000
@@ -91,7 +93,6 @@ def test_an_upload_goes_on_though_docker_forgets_it(registry: Registry) -> None:
     assert registry.blob(blob.digest).read_bytes() == content
 
 
-@pytest.mark.slow
 def test_a_push_that_was_cut_sends_no_finished_file_again(bench: Bench, versions: tuple[Path, Path]) -> None:
     with line(bench.address, "up", WEIGHTS // 2, cuts=99) as cut:
         with pytest.raises(EdgeKitError):

@@ -18,6 +18,8 @@ from tests.oci.making import HASTE, Bench, make_versions
 from tests.oci.test_round_trip import same
 from tests.registry_server import Registry
 
+pytestmark = pytest.mark.slow
+
 Versions = tuple[Path, Path]
 WEIGHTS = 200_000
 

@@ -21,6 +21,8 @@ from tests.oci.lying import lying
 from tests.oci.making import HASTE, Bench
 from tests.registry_server import Registry
 
+pytestmark = pytest.mark.slow
+
 TITLE, PATH = "org.opencontainers.image.title", "org.cncf.model.filepath"
 DIGEST = digest_of(b"content")
 BLOB = Descriptor("application/octet-stream", DIGEST, 7)

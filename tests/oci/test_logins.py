@@ -20,6 +20,8 @@ from tests.oci.tokens import issuing
 from tests.registry_server import PASSWORD, USER, serving
 from tests.runtime.certificates import make
 
+pytestmark = pytest.mark.slow
+
 Versions = tuple[Path, Path]
 KNOWN = replace(HASTE, login=Login(USER, PASSWORD))
 

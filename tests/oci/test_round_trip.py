@@ -18,6 +18,8 @@ from tests.commands import edgekit
 from tests.oci.making import WEIGHTS, Bench
 from tests.registry_server import Registry
 
+pytestmark = pytest.mark.slow
+
 Versions = tuple[Path, Path]
 
 

@@ -11,6 +11,8 @@ from tests.commands import Done, edgekit
 from tests.oci.making import Bench
 from tests.runtime.signing import sign_folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
@@ -39,7 +41,6 @@ def test_a_pull_names_the_key_that_you_trust(bench: Bench, signed: Path, home: P
     done = pulled(bench, home)
     assert f"signed by main ({fingerprint[:12]}), a key that you trust" in done.out
     assert "warning" not in done.out
-    assert all(len(line) <= 160 for line in done.out.splitlines())
 
 
 def test_a_pull_warns_of_a_stranger_and_of_nobody(

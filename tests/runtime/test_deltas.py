@@ -17,6 +17,8 @@ from edgekit_runtime.tensors import Array
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.slow
+
 SIZE = 60_000
 
 
@@ -302,7 +304,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
-@pytest.mark.slow
 def test_applying_a_delta_to_a_large_file_takes_little_memory(tmp_path: Path) -> None:
     row = weights(0, 2**20)
     old = np.concatenate([np.roll(row, index) ^ np.int8(index) for index in range(64)])
