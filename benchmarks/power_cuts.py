@@ -24,32 +24,31 @@ from edgekit.bundle import copy_files, seal
 from tests import tiny
 from tests.machine import Machine, machine, missing
 
-LONGEST = 25.0
-"""Seconds from the start of a flash within which the power fails."""
 NAME, KEYS = "digits", "edgekit/keys"
 
 
 def cuts(there: Machine, desk: Path, count: int, dice: random.Random, tell: Callable[[str], None]) -> Counter[str]:
     """How often the old and how often the new version was served after a cut in the midst of a flash."""
-    bundles = _bundles(desk, count + 1)
-    tell("the first flash, without a cut")
-    begun = time.monotonic()
+    bundles = _bundles(desk, count + 2)
+    tell("a flash with the runtime, and one without it, before any cut")
     _ended(_flash(there, desk, bundles[0]))
+    begun = time.monotonic()
+    _ended(_flash(there, desk, bundles[1]))
     took = time.monotonic() - begun
     told: Counter[str] = Counter()
-    before = "1"
-    for number, bundle in enumerate(bundles[1:], 2):
+    before = "2"
+    for number, bundle in enumerate(bundles[2:], 3):
         running = _flash(there, desk, bundle)
-        after = dice.uniform(0.0, min(took, LONGEST))
+        after = dice.uniform(0.0, 1.2 * took)
         with contextlib.suppress(subprocess.TimeoutExpired):
             running.wait(after)
         there.cut()
         running.wait(120)
         there.start()
         served = _served(there)
-        assert served in (before, str(number)), f"after cut {number - 1} version {served} is served"
+        assert served in (before, str(number)), f"after cut {number - 2} version {served} is served"
         told["new" if served == str(number) else "old"] += 1
-        tell(f"cut {number - 1} of {count}, after {after:.1f} s: version {served} is served")
+        tell(f"cut {number - 2} of {count}, {after:.1f} s into a flash of {took:.0f}: version {served} is served")
         before = served
     tell("the last flash again, without a cut")
     _ended(_flash(there, desk, bundles[-1], "--again"))

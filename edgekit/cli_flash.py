@@ -8,14 +8,14 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from edgekit_runtime.errors import EdgeKitError
+from edgekit_runtime.errors import EdgeKitError, NotFound
 
 if TYPE_CHECKING:
     from edgekit.flash.checks import Check
@@ -48,6 +48,15 @@ def _there_options(command: F) -> F:
 @click.option("--probation", type=click.FloatRange(0), default=300.0, show_default=True, metavar="SECONDS")
 @click.option("--roll-back-on-drift", is_flag=True, help="A drift alarm in probation has it go back too.")
 @click.option("--again", is_flag=True, help="Even if the device went back from this version before.")
+@click.option(
+    "--shadow",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="SHARE",
+    help="First compare it with the live version on so many of the live requests.",
+)
+@click.option("--shadow-requests", type=click.IntRange(1, 1_000_000), metavar="N", help="Compare so many (500).")
+@click.option("--agreement", type=click.FloatRange(0, 1, min_open=True), metavar="SHARE", help="Alike for sure (0.98).")
+@click.option("--slower", type=click.FloatRange(0, min_open=True), metavar="TIMES", help="At most so slow (1.2).")
 @click.option("--downgrade", type=Path, metavar="FILE", help="A signed leave to install an older release.")
 @click.option("--serve", "words", metavar="WORDS", help="Options of `edgekit-runtime serve`, kept for later flashes.")
 @click.option("--start", is_flag=True, help="Start the server where no systemd does.")
@@ -55,6 +64,7 @@ def _there_options(command: F) -> F:
 @click.option("--partition", type=int, metavar="N", help="Of an image with several roots: this one.")
 @click.option("--in-place", is_flag=True, help="Write into the image itself, not into a copy that takes its place.")
 @click.option("--python", "pythons", multiple=True, metavar="3.11", help="Of a stick's devices; repeatable.")
+@click.option("--no-deltas", is_flag=True, help="Send whole files even where the device has older ones like them.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @_there_options
 def flash(bundle: Path, where: str, yes: bool, dry_run: bool, **rest: Any) -> None:
@@ -73,7 +83,8 @@ def flash(bundle: Path, where: str, yes: bool, dry_run: bool, **rest: Any) -> No
     if said := [name for name, value in local.items() if value]:
         raise EdgeKitError(f"--{said[0].replace('_', '-')} is for image: and file: alone", hint="leave it out")
     config, as_json, tell = rest.pop("config"), rest["as_json"], _tell(rest["quiet"])
-    order = _order(bundle, where, **rest)
+    beside = {name: rest.pop(name) for name in ("shadow", "shadow_requests", "agreement", "slower")}
+    order = _order(bundle, where, **rest, shadowed=_shadow(beside))
     with _line(order.device, config) as line:
         plan = flashing.prepare(line, order, tell)
         if not as_json:
@@ -146,6 +157,7 @@ def _show_checks(found: Sequence[Check], lines: Sequence[str]) -> None:
 
 def _outcome(done: Flashed) -> str:
     words = {"serving": "is served", "live": "is live", "unchanged": "was there already"}
+    words["shadowing"] = "is compared with the live version"
     return "is served" if done.served else words.get(done.outcome, done.outcome)
 
 
@@ -231,6 +243,29 @@ def devices_add(name: str, url: str) -> None:
     click.echo(f"{names.add(names.default_file(), name, url).name} is {url}")
 
 
+@devices.command("key")
+@click.argument("where", metavar="DEVICE")
+@_there_options
+def devices_key(where: str, config: Path | None, as_json: bool, **homes: Any) -> None:
+    """Print the public key of DEVICE, for `edgekit encrypt --for`: the one that it showed first, else asked for."""
+    from edgekit_runtime.keypair import read_public
+
+    from edgekit.flash import facts, names
+
+    device = names.find(names.default_file(), where)
+    pem = None if device.key is None else device.key.encode()
+    if pem is None:
+        with _line(device, config) as line:
+            pem = facts.asked(line, _homes(**homes)).key
+    if pem is None:
+        raise NotFound(
+            f"{where} shows no key yet", hint=f"it makes one at its first flash: edgekit flash BUNDLE {where}"
+        )
+    key = read_public(pem)
+    told = {"device": where, "fingerprint": key.fingerprint, "pem": key.pem.decode()}
+    click.echo(json.dumps(told) if as_json else key.pem.decode(), nl=as_json)
+
+
 @devices.command("remove")
 @click.argument("name")
 def devices_remove(name: str) -> None:
@@ -252,13 +287,17 @@ def devices_forget_key(name: str) -> None:
 
 def _order(
     bundle: Path, where: str, *, probation: float, roll_back_on_drift: bool, again: bool, downgrade: Path | None,
-    words: str | None, start: bool, home: Path | None, quiet: bool, as_json: bool, **homes: Any,
+    words: str | None, start: bool, home: Path | None, no_deltas: bool, quiet: bool, as_json: bool,
+    shadowed: tuple[str, ...], **homes: Any,
 ) -> Order:  # fmt: skip
     """What was typed, as one value."""
     from edgekit import keys
+    from edgekit.cache import user_cache
     from edgekit.flash import names, receipts
     from edgekit.flash.bundles import Terms
+    from edgekit.flash.differing import Kept
     from edgekit.flash.flashing import Order
+    from edgekit.oci.blobs import user_blobs
 
     try:
         leave = downgrade.read_bytes() if downgrade else None
@@ -269,13 +308,22 @@ def _order(
         bundle,
         names.find(file, where),
         _homes(**homes),
-        Terms(probation, again, roll_back_on_drift, leave),
+        Terms(probation, again, roll_back_on_drift, leave, shadowed),
         None if words is None else tuple(shlex.split(words)),
         start,
         home or keys.default_home(),
         file,
         receipts.default_folder(),
+        None if no_deltas else Kept(user_blobs(), user_cache()),
     )
+
+
+def _shadow(said: Mapping[str, float | None]) -> tuple[str, ...]:
+    """The words of `edgekit-runtime install` that have a version compared first."""
+    found = {name.replace("_", "-"): value for name, value in said.items() if value is not None}
+    if found and "shadow" not in found:
+        raise EdgeKitError(f"--{next(iter(found))} says nothing without --shadow", hint="say --shadow 0.1 too")
+    return tuple(word for name, value in found.items() for word in (f"--{name}", f"{value:.10g}"))
 
 
 def _homes(device: str | None, prefix: str | None, own: bool) -> Homes:

@@ -1,4 +1,4 @@
-"""The verbs for keys: `edgekit key new|list|rotate|revoke|trust`.
+"""The verbs for keys: `edgekit key new|list|rotate|revoke|trust|allow`.
 
 Refuses what `keys` refuses; no secret is ever printed."""
 
@@ -95,7 +95,29 @@ def trust(out: Path | None, home: Path | None, as_json: bool) -> None:
     """What a device is to trust: the document that flash carries along."""
     from edgekit import keys
 
-    raw = keys.trust_document(home or keys.default_home())
+    _write(keys.trust_document(home or keys.default_home()), out, as_json)
+
+
+@keys_verbs.command()
+@click.argument("name", metavar="MODEL")
+@click.argument("release", type=click.IntRange(0), metavar="RELEASE")
+@click.option("--days", type=float, default=7.0, show_default=True, metavar="N")
+@click.option("--key", metavar="NAME", help="Of the key that signs it.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Where to write it, instead of stdout.")
+@_folder
+def allow(
+    name: str, release: int, days: float, key: str | None, out: Path | None, home: Path | None, as_json: bool
+) -> None:
+    """A signed leave to install releases of MODEL from RELEASE on, below what devices take by themselves.
+
+    RELEASE is the number in the bundle's manifest.json. Give the file to `edgekit flash --downgrade FILE`.
+    """
+    from edgekit import keys
+
+    _write(keys.allow(home or keys.default_home(), name, release, days, key), out, as_json)
+
+
+def _write(raw: bytes, out: Path | None, as_json: bool) -> None:
     if out is None:
         click.echo(raw, nl=False)
         return

@@ -11,8 +11,8 @@ from pathlib import Path
 from edgekit_runtime.errors import EdgeKitError, NotFound, Untrusted
 from edgekit_runtime.keypair import new_private_key, public_of
 from edgekit_runtime.manifest import PLAIN
+from edgekit_runtime.trust import Downgrade, Revoked, Trust, accepted, made_downgrade, made_trust, opened_first
 from edgekit_runtime.trust import Key as Trusted
-from edgekit_runtime.trust import Revoked, Trust, accepted, made_trust, opened_first
 
 from edgekit.keyfiles import alone, in_words, prepare, read, write_all
 
@@ -23,6 +23,8 @@ EARLIER = "trust"
 FIRST = "main"
 """What the first signing key is called where nobody named one."""
 LONGEST_WHY = 200
+LONGEST_LEAVE = 3650
+"""Days."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,23 @@ def signing_key(home: Path, name: str | None = None, tell: Callable[[str], None]
     assert chosen.private is not None
     with in_words(home):
         return read(chosen.private)
+
+
+def allow(home: Path, model: str, release: int, days: float, name: str | None = None) -> bytes:
+    """The signed leave to install releases of `model` from `release` on for so many days, whatever a device's floor.
+
+    Raises:
+        EdgeKitError: that is no model's name, or no number of days; or as `signing_key` raises, for a key that signs.
+    """
+    if not PLAIN.fullmatch(model):
+        raise EdgeKitError(
+            f"{model[:100]!r} cannot be a model's name", hint="say the name in the bundle's manifest.json"
+        )
+    if not 0 < days <= LONGEST_LEAVE:  # what is no number is not between them
+        raise EdgeKitError(f"{days} is no number of days for a leave", hint=f"say one up to {LONGEST_LEAVE}")
+    if not listed(home):
+        raise NotFound(f"no keys in {home}", hint="bring the folder of the keys that the devices trust")
+    return made_downgrade(Downgrade(model, release, int(time.time() + days * 86400)), signing_key(home, name))
 
 
 def trust_document(home: Path) -> bytes:

@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from edgekit_runtime.errors import EdgeKitError, NotFound, Untrusted
 from edgekit_runtime.keypair import public_of
-from edgekit_runtime.trust import Trust, opened_first, succeed
+from edgekit_runtime.trust import Trust, opened_downgrade, opened_first, succeed
 
 from edgekit import keyfiles, keys
 from edgekit.cli import cli
@@ -360,3 +361,42 @@ def test_what_a_killed_program_left_of_a_secret_goes(home):
     keys.new(home, "other")
     assert not any(path.exists() for path in left)
     assert mine.exists()
+
+
+def test_a_leave_to_go_back_is_signed_and_ends(home, tmp_path):
+    keys.new(home, "main")
+    done = CliRunner().invoke(cli, ["key", "allow", "tiny", "7", "--days", "2", "--keys", str(home)])
+    assert done.exit_code == 0, done.output
+    trust = keys.trusted(home)
+    leave = opened_downgrade(done.stdout_bytes, trust, time.time())
+    assert (leave.name, leave.release) == ("tiny", 7)
+    assert abs(leave.until - time.time() - 2 * 86400) < 600
+    with pytest.raises(Untrusted, match="ended"):
+        opened_downgrade(done.stdout_bytes, trust, time.time() + 3 * 86400)
+    out = tmp_path / "leave"
+    done = CliRunner().invoke(cli, ["key", "allow", "tiny", "7", "--keys", str(home), "--out", str(out), "--json"])
+    assert json.loads(done.output) == {"out": str(out)}
+    assert opened_downgrade(out.read_bytes(), trust, time.time()).release == 7
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["tiny", "-1"], ["tiny", "x"], ["tiny", "1", "--days", "0"], ["tiny", "1", "--days", "nan"], ["../t", "1"]],
+)
+def test_a_leave_for_nothing_or_for_ever_is_refused(home, words):
+    keys.new(home, "main")
+    done = CliRunner().invoke(cli, ["key", "allow", "--keys", str(home), *words])
+    assert isinstance(done.exception, EdgeKitError | SystemExit)
+    assert done.exit_code != 0
+
+
+def test_a_leave_takes_a_key_that_is_trusted(home):
+    with pytest.raises(NotFound, match="no keys"):
+        keys.allow(home, "tiny", 1, 7)
+    assert not home.exists()
+    old = keys.new(home, "main")
+    keys.new(home, "next")
+    keys.revoke(home, old.fingerprint, "lost")
+    with pytest.raises(EdgeKitError, match="revoked"):
+        keys.allow(home, "tiny", 1, 7, "main")
+    assert opened_downgrade(keys.allow(home, "tiny", 1, 7), keys.trusted(home), time.time()).release == 1

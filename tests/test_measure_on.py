@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from examples.sshd import Server, programs
 from tests import tiny
 from tests.commands import edgekit
-from examples.sshd import Server, programs
 
 pytestmark = pytest.mark.slow
 

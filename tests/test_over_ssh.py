@@ -14,8 +14,8 @@ from edgekit_runtime.errors import EdgeKitError, NotFound
 
 from edgekit.places.over_ssh import over_ssh
 from edgekit.places.there import open_at
-from tests.runtime.bundles import ENTRIES, some
 from examples.sshd import Server, serving
+from tests.runtime.bundles import ENTRIES, some
 from tests.test_places import artifact, silent
 
 ONE = EngineOptions(threads=1)

@@ -487,3 +487,12 @@ def test_a_target_of_ones_own_may_name_a_core(tmp_path: Path) -> None:
     found = find_place(own, "onnx", tmp_path)
     assert isinstance(found, Absent)
     assert "neoverse-n1" in found.hint
+
+
+def test_why_pip_fetched_no_wheels_is_told_in_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip begins the line with ERROR."""
+    (tmp_path / "root/usr/bin").mkdir(parents=True)
+    (tmp_path / "root/usr/bin/python3.11").touch()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(EdgeKitError, match=r"No matching distribution found for nothing-there"):
+        roots._make_site("aarch64", {"nothing-there": "1"}, tmp_path / "root", tmp_path / "site", lambda words: None)

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgekit_runtime.errors import Busy, EdgeKitError
 
-from edgekit.flash.facts import Facts
+from edgekit.flash.facts import Facts, Homes
 from edgekit.flash.line import AGAIN, Done, Line
 from edgekit.flash.moving import Moved, Piece, stream
 from edgekit.flash.wheels import OF_THE_SYSTEM, Wheel, Wheelhouse
@@ -72,16 +72,20 @@ def send(line: Line, facts: Facts, wheels: Sequence[tuple[Wheel, int]], moved: M
 
 def unpack(line: Line, facts: Facts, wheelhouse: Wheelhouse) -> str:
     """Make the wheels that are on the device its runtime; what it is called there."""
-    homes = facts.homes
-    wish = {
+    wish = json.dumps(wish_of(wheelhouse, facts.homes)).encode() + b"\n"
+    done = _hands(line, "unpack", facts.homes.prefix, [wish])
+    return str(done.get("runtime", "")) if isinstance(done, dict) else ""
+
+
+def wish_of(wheelhouse: Wheelhouse, homes: Homes) -> dict[str, object]:
+    """What `hands` is told to make a runtime of, on the device."""
+    return {
         "digest": wheelhouse.digest,
         "wheels": [{"sha256": wheel.sha256, "name": wheel.name, "size": wheel.size} for wheel in wheelhouse.wheels],
-        "system_site": facts.arch in OF_THE_SYSTEM,
+        "system_site": wheelhouse.platform.arch in OF_THE_SYSTEM,
         "facts": wheelhouse.facts(),
         "link": LINK if homes.usual and not homes.own else None,
     }
-    done = _hands(line, "unpack", homes.prefix, [json.dumps(wish).encode() + b"\n"])
-    return str(done.get("runtime", "")) if isinstance(done, dict) else ""
 
 
 def stage(line: Line, facts: Facts, name: str, contents: Mapping[str, bytes]) -> str:

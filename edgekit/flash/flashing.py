@@ -15,7 +15,19 @@ from edgekit_runtime.errors import EdgeKitError, NotFound
 from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.verified import Vouched
 
-from edgekit.flash import bundles, carrying, checks, facts, names, receipts, remote, running, trusting, wheels
+from edgekit.flash import (
+    bundles,
+    carrying,
+    checks,
+    differing,
+    facts,
+    names,
+    receipts,
+    remote,
+    running,
+    trusting,
+    wheels,
+)
 from edgekit.flash.bundles import Rest, Terms
 from edgekit.flash.checks import Check
 from edgekit.flash.facts import Facts, Homes
@@ -31,7 +43,8 @@ NOTHING = Rest((), 0, 0)
 @dataclass(frozen=True)
 class Order:
     """What is wanted: this bundle on this device, its folders there, how it is installed and served (`words` after
-    `serve`; None: as before), whether the server is started where no systemd does; and where we keep our own things."""
+    `serve`; None: as before), whether the server is started where no systemd does; and where we keep our own things
+    (`kept` None: nothing of a bundle, and no deltas are sent)."""
 
     bundle: Path
     device: names.Device
@@ -42,6 +55,7 @@ class Order:
     keys: Path
     devices: Path
     receipts: Path
+    kept: differing.Kept | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +118,8 @@ def prepare(line: Line, order: Order, tell: Tell) -> Plan:
     if vouched is not None:
         terms = order.terms
         told += checks.version(found, manifest, vouched.digest[:12], terms.again, terms.downgrade is not None)
+    if order.terms.downgrade is not None and will.trust is not None:
+        told.append(trusting.leave(order.terms.downgrade, will.trust, manifest, time.time()))
     plan = Plan((*told, _key(order, found), will.check, verdict), found, manifest, vouched, will.documents)
     if checks.refused(plan.checks):
         return plan
@@ -146,9 +162,19 @@ def _measured(line: Line, order: Order, plan: Plan, tell: Tell) -> Plan:
         if not carrying.up_to_date(found, house):
             plan = replace(plan, wheelhouse=house, wheels=tuple(carrying.missing(line, found, house)))
     there = remote.asked(line, found.homes, "have") if found.starts and found.status is not None else {}
-    plan = replace(plan, rest=bundles.rest(order.bundle, manifest, there))
+    plan = replace(plan, rest=_rest(order, plan, there, tell))
     runtime = plan.runtime_bytes + (plan.wheelhouse.unpacked if plan.wheelhouse else 0)
-    return replace(plan, checks=(*plan.checks, *checks.room(found, checks.Needed(runtime, plan.rest.size))))
+    return replace(plan, checks=(*plan.checks, *checks.room(found, checks.Needed(runtime, plan.rest.written))))
+
+
+def _rest(order: Order, plan: Plan, there: Any, tell: Tell) -> Rest:
+    """What of the bundle has to be sent to a device that has what it told, as deltas where that spares much."""
+    rest = bundles.rest(order.bundle, plan.manifest, there)
+    ids = [id for which in ("live", "previous") if (id := running.live_of(plan.model, which)) is not None]
+    if order.kept is None or not rest.pieces or not ids:
+        return rest
+    deltas = differing.made(order.kept, plan.manifest, rest.pieces, ids, tell)
+    return bundles.rest(order.bundle, plan.manifest, there, deltas)
 
 
 def _target(manifest: Manifest) -> Target | None:
@@ -190,17 +216,22 @@ def carry_out(line: Line, order: Order, plan: Plan, tell: Tell) -> Flashed:
     if early and (plan.wheelhouse is not None or words != found.words):
         tell(running.enable(line, found, words, restart=True))  # by the runtime that this bundle takes
     bundles.trust(line, found, plan.documents)
-    rest = bundles.rest(order.bundle, plan.manifest, remote.asked(line, found.homes, "have"))
-    bundles.send(line, found, rest, Moved("bundle", rest.size, tell))
+    there = remote.asked(line, found.homes, "have")
+    rest = bundles.rest(order.bundle, plan.manifest, there, plan.rest.deltas)
+    moved = Moved("bundle", rest.size, tell)
+    bundles.send(line, found, rest, moved)
     done = bundles.install(line, found, plan.vouched, order.terms, tell)
+    if order.kept is not None:
+        differing.keep(order.kept, order.bundle, plan.vouched)
     kept = _kept(line, order, plan, done)
-    if done.get("outcome") == "rolled back":
-        why = str(done.get("why", ""))[:1000]
-        raise EdgeKitError(f"{line.where} went back by itself: {why}", hint=f"edgekit logs {order.device.name}")
-    served, following = _served(line, order, plan, words, tell)
-    sent = plan.runtime_bytes + rest.size
+    outcome, why = done.get("outcome"), str(done.get("why", ""))[:1000]
+    if outcome in ("rolled back", "dropped"):
+        what = "went back by itself" if outcome == "rolled back" else "did not take it into shadow"
+        raise EdgeKitError(f"{line.where} {what}: {why}", hint=f"edgekit logs {order.device.name}")
+    served, following = (False, "") if outcome == "shadowing" else _served(line, order, plan, words, tell)
+    sent = plan.runtime_bytes + moved.sent
     version = plan.manifest.version
-    return Flashed(str(done.get("outcome")), plan.manifest.name, version, plan.id, served, sent, kept, following)
+    return Flashed(str(outcome), plan.manifest.name, version, plan.id, served, sent, kept, following)
 
 
 def _runtime(line: Line, plan: Plan, tell: Tell) -> None:

@@ -40,6 +40,10 @@ class Moved:
             rate = self.sent / max(now - self._began, 1e-3)
             self._tell(f"{self.what}: {megabytes(self.sent)} of {megabytes(self.total)}, {megabytes(int(rate))}/s")
 
+    def more(self, size: int) -> None:
+        """So many have to be sent beside what was thought."""
+        self.total += size
+
 
 def stream(piece: Piece, moved: Moved) -> Iterator[bytes]:
     """The bytes of a file from its offset on."""
@@ -53,6 +57,14 @@ def stream(piece: Piece, moved: Moved) -> Iterator[bytes]:
             left -= len(data)
             yield data
             moved.add(len(data))
+
+
+def stream_bytes(content: bytes, moved: Moved) -> Iterator[bytes]:
+    """The same of bytes that are here."""
+    for start in range(0, len(content), PIECE):
+        data = content[start : start + PIECE]
+        yield data
+        moved.add(len(data))
 
 
 def megabytes(size: int) -> str:

@@ -11,9 +11,9 @@ from pathlib import Path
 from edgekit_runtime.manifest import Manifest
 
 from edgekit.flash.at_rest import Item
-from edgekit.flash.carrying import LINK
+from edgekit.flash.carrying import wish_of
 from edgekit.flash.facts import Homes
-from edgekit.flash.wheels import OF_THE_SYSTEM, Wheelhouse
+from edgekit.flash.wheels import Wheelhouse
 
 ARRIVED = "arrived"
 """The folder of parcels, in that of the runtimes."""
@@ -76,7 +76,7 @@ def parcel_of(contents: Contents) -> Parcel:
     items.append(Item("install.sh", INSTALL.encode(), 0o755))
     runtimes = None
     if contents.houses is not None:
-        runtimes = {python: _wish(house, homes) for python, house in sorted(contents.houses.items())}
+        runtimes = {python: wish_of(house, homes) for python, house in sorted(contents.houses.items())}
     label = {
         "name": manifest.name, "version": manifest.version, "target": manifest.target, "arch": contents.arch,
         "prefix": homes.prefix, "device": homes.device, "trust": [item.path for item in trust],
@@ -107,14 +107,3 @@ def boot_unit(homes: Homes) -> str:
         "[Install]", "WantedBy=multi-user.target",
     )  # fmt: skip
     return "\n".join(lines) + "\n"
-
-
-def _wish(house: Wheelhouse, homes: Homes) -> dict[str, object]:
-    """What `hands` is told to make a runtime of, on the device."""
-    return {
-        "digest": house.digest,
-        "wheels": [{"sha256": wheel.sha256, "name": wheel.name, "size": wheel.size} for wheel in house.wheels],
-        "system_site": house.platform.arch in OF_THE_SYSTEM,
-        "facts": house.facts(),
-        "link": LINK if homes.prefix == "/opt/edgekit" else None,
-    }

@@ -29,9 +29,13 @@ def lines(plan: Plan, order: Order) -> list[str]:
     replaces = f"it replaces {before}" if before else "it is the first of its name"
     if before == plan.id:
         replaces = "it is live already"
+    rest = plan.rest
+    deltas = (
+        f" ({megabytes(rest.delta_bytes)} as deltas, for {megabytes(rest.delta_files)} of files)" if rest.deltas else ""
+    )
     told.append(
-        f"bundle: {manifest.name} {manifest.version} ({plan.id}); {megabytes(plan.rest.size)} to send, "
-        f"{plan.rest.there} of {plan.rest.of} files are there; {replaces}"
+        f"bundle: {manifest.name} {manifest.version} ({plan.id}); {megabytes(rest.size)} to send{deltas}, "
+        f"{rest.there} of {rest.of} files are there; {replaces}"
     )
     told.append(f"it is tried there, then on probation for {order.terms.probation:g} s")
     if running.supervised(found):
@@ -50,6 +54,8 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "live": running.live_of(plan.model),
         "runtime_bytes": plan.runtime_bytes,
         "bundle_bytes": plan.rest.size,
+        "delta_bytes": plan.rest.delta_bytes,
+        "delta_files_bytes": plan.rest.delta_files,
         "files_there": plan.rest.there,
         "trust_documents": len(plan.documents),
         "nothing_to_do": plan.nothing_to_do,

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from edgekit_runtime.errors import EdgeKitError, NotFound, Untrusted
 from edgekit_runtime.files import in_folder
-from edgekit_runtime.trust import Trust, accepted, opened_first, succeed
+from edgekit_runtime.manifest import Manifest
+from edgekit_runtime.trust import Trust, accepted, opened_downgrade, opened_first, succeed
 from edgekit_runtime.verified import Rules, Vouched, chunks, vouch
 
 from edgekit import keys
 from edgekit.flash.checks import Check
+
+TWO = "copy the newer folder of keys here, then revoke or rotate again"
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,13 @@ def trusting(there: bytes | None, home: Path) -> Trusting:
         return Trusting(
             (), None, Check("trust", "refusal", f"the device's own trust document: {error.what}", error.hint)
         )
-    if ours is None or ours.serial <= now.serial:
+    if ours is not None and (now.serial > ours.serial or (now.serial == ours.serial and now != ours)):
+        words = f"the device has another document {now.serial} than yours"
+        if now.serial > ours.serial:
+            words = f"the device has document {now.serial}, yours is {ours.serial}"
+        words += ": keys were changed on two machines"
+        return Trusting((), now, Check("trust", "warning", words, TWO))
+    if ours is None or ours.serial == now.serial:
         return Trusting((), now, Check("trust", "ok", f"the device has document {now.serial}"))
     try:
         documents, after = keys.trust_chain(home, now.serial), now
@@ -55,6 +64,20 @@ def trusting(there: bytes | None, home: Path) -> Trusting:
         return Trusting((), now, Check("trust", "warning", words, error.hint))
     words = f"the device has document {now.serial} and gets {after.serial}"
     return Trusting(tuple(documents), after, Check("trust", "ok", words))
+
+
+def leave(raw: bytes, trust: Trust, manifest: Manifest, now: float) -> Check:
+    """Whether the device will take a signed leave to go back for this bundle."""
+    try:
+        found = opened_downgrade(raw, trust, now)
+    except Untrusted as error:
+        return Check("leave", "refusal", error.what, error.hint)
+    if found.name != manifest.name or manifest.release < found.release:
+        words = (
+            f"it is for {found.name} from release {found.release} on, and this is {manifest.name} {manifest.release}"
+        )
+        return Check("leave", "refusal", words, f"edgekit key allow {manifest.name} {manifest.release}")
+    return Check("leave", "ok", f"to install {found.name} from release {found.release} on")
 
 
 def verified(bundle: Path, trust: Trust | None, home: Path, now: float) -> tuple[Vouched, Check]:

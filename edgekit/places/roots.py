@@ -181,7 +181,8 @@ def _make_site(arch: str, pins: Mapping[str, str], under: Path, folder: Path, te
     packages = [f"{name}=={number}" for name, number in pins.items()]
     done = call(Path(sys.executable), [*pip, "--only-binary=:all:", "--target", folder, *python, *packages], tell)
     if done.returncode:
-        lines = [line for line in done.stdout.splitlines() if "rror" in line or "No module" in line] or ["no reason"]
+        found = done.stdout.splitlines()
+        lines = [line for line in found if "error" in line.lower() or "No module" in line] or ["no reason"]
         hint = "check the network and pip's package index, then try again"
         if "No module named pip" in done.stdout:
             hint = f"{sys.executable} -m ensurepip, then try again"

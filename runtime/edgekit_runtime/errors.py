@@ -34,7 +34,7 @@ class BadBundle(EdgeKitError):
 
 
 class Untrusted(BadBundle):
-    """The bundle, or what vouches for it, was not verified; `reason` says what was wrong with it, in a word of REASONS."""
+    """The bundle, or what vouches for it, was not verified; `reason` says why, in a word of REASONS."""
 
     REASONS = (
         *("unsigned", "signature", "unlisted", "missing", "touched", "wrong_key", "revoked", "expired", "downgrade"),

@@ -153,14 +153,8 @@ class Said:
 
 def edgekit(*words: str | Path, path: Path | None = None) -> Said:
     """Run `edgekit WORDS` as its own process; `path` comes first in PATH."""
-    code = (
-        "from edgekit import cli, cli_flash\n"
-        "for verb in ('flash', 'status', 'logs', 'rollback', 'devices'):\n"
-        "    cli.cli.add_command(getattr(cli_flash, verb))\n"
-        "cli.main()\n"
-    )
     env = {**os.environ, **({"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"} if path else {})}
-    command = [sys.executable, "-c", code, *map(str, words)]
+    command = [sys.executable, "-m", "edgekit", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL, timeout=600)
     return Said(done.returncode, done.stdout, done.stderr)
 

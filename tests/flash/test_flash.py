@@ -10,6 +10,7 @@ from edgekit import keys
 from edgekit.flash import names
 from examples.sshd import Server
 from tests.flash.devices import There, a_bundle, a_device, edgekit, stop
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +65,22 @@ def test_another_version_brings_only_what_differs(flashed: There) -> None:
     back = edgekit("rollback", flashed.url, "tiny", *flashed.words(), "--yes")
     assert back.code == 0, back.err
     assert flashed.live() == "1"
+
+
+def test_a_version_is_compared_with_the_live_one_first_where_that_is_asked_for(flashed: There) -> None:
+    bundle = a_bundle(flashed.folder / "beside", version="8", release=8)
+    alone = edgekit("flash", bundle, flashed.url, *flashed.words(), "--yes", "--agreement", "0.9")
+    assert "--agreement says nothing without --shadow" in alone.err
+    until(lambda: Device(flashed.device).store.slot("tiny").on_trial is None, 60)
+    done = edgekit(
+        "flash", bundle, flashed.url, *flashed.words(), "--yes", "--shadow", "0.5", "--shadow-requests", "20"
+    )
+    assert done.code == 0, done.err
+    assert "is compared with the live version" in done.out
+    assert flashed.live() == "1"
+    slot = Device(flashed.device).store.slot("tiny")
+    assert slot.shadow is not None
+    Device(flashed.device).store.drop("tiny", "the test is over")
 
 
 def test_nothing_is_done_without_yes_and_without_a_terminal(flashed: There) -> None:
@@ -127,6 +144,53 @@ def refused(there: There, bundle: Path, words: str, live: str | None = "1") -> N
     assert words in done.err, done.err
     assert "hint:" in done.err
     assert there.live() == live
+
+
+def test_the_devices_key_is_printed_for_encrypting(flashed: There, tmp_path: Path) -> None:
+    pem = (flashed.device / "device.pub").read_text()
+    told = edgekit("devices", "key", flashed.url, "--json")  # it is known since the first flash: nobody is asked
+    assert told.facts["pem"] == pem
+    (tmp_path / "pi.pub").write_text(pem)
+    made = edgekit("encrypt", flashed.folder / "one", "--for", tmp_path / "pi.pub", "--out", tmp_path / "secret")
+    assert made.code == 0, made.err
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another machine"))
+        said = edgekit("devices", "key", flashed.url, *flashed.words())
+    assert (said.code, said.out) == (0, pem), said.err
+
+
+def test_a_device_that_was_never_flashed_has_no_key_to_print(server: Server, tmp_path: Path) -> None:
+    with a_device(server, tmp_path) as there:
+        done = edgekit("devices", "key", f"ssh://nobody-yet@{there.url.partition('@')[2]}", *there.words())
+        assert done.code == 1
+        assert "hint:" in done.err
+
+
+def test_an_older_release_is_refused_and_installed_with_a_signed_leave(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    with a_device(server, tmp_path / "there") as there:
+        store = Device(there.device).store
+
+        def proven() -> bool:
+            slot = store.slot("tiny")
+            return slot is not None and slot.on_trial is None
+
+        bundles = [a_bundle(tmp_path / str(number), str(number), number) for number in (1, 2, 3)]
+        for bundle in bundles:
+            done = edgekit("flash", bundle, there.url, *there.words(), "--serve", "--port 0", *SOON)
+            assert done.code == 0, done.err
+            until(proven, 120)
+        refused(there, bundles[0], "below the device's floor", "3")
+        leave = tmp_path / "leave"
+        for release, words in ((2, "from release 2 on"), (1, "")):
+            made = edgekit("key", "allow", "tiny", str(release), "--days", "7", "--out", leave)
+            assert made.code == 0, made.err
+            done = edgekit("flash", bundles[0], there.url, *there.words(), *SOON, "--downgrade", leave)
+            assert (done.code, words in done.err) == (int(release == 2), True), done.err
+        assert there.live() == "1"
 
 
 def test_a_runtime_that_does_not_start_is_replaced(flashed: There) -> None:

@@ -28,6 +28,8 @@ from tests.flash.cards import FAT, LINUX, MIB, elf, fsck, gpt, make_ext4, make_r
 from tests.runtime.bundles import make_bundle
 from tests.runtime.signing import relisted, sign_folder
 
+pytestmark = pytest.mark.slow
+
 START = MIB * 2
 
 
@@ -292,7 +294,6 @@ print("done", flush=True)
 """
 
 
-@pytest.mark.slow
 def test_a_flash_that_is_killed_leaves_the_old_image_or_the_new_one(bundle, home, card, whole):
     """At twelve random moments; what it left beside the image is gone after the next flash."""
     command = [sys.executable, "-c", KILLED, str(bundle), f"image:{card}", str(home)]
@@ -445,7 +446,6 @@ PATH=/usr/bin:/bin:/usr/sbin:/sbin sh {stick}/edgekit/install.sh
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs a mount namespace of its own")
 @pytest.mark.skipif(not Path("/usr/bin/python3.11").exists(), reason="the system's Python is another one")
 def test_a_stick_installs_runtime_and_bundle_on_a_device_without_network(bundle, home, tmp_path):
@@ -465,7 +465,6 @@ def test_a_stick_installs_runtime_and_bundle_on_a_device_without_network(bundle,
     assert "tiny 1: unchanged" in done.stdout
 
 
-@pytest.mark.slow
 def test_debians_own_arm_files_tell_what_they_are(tmp_path):
     """A real Python and C library for ARM, in an image and as a folder."""
     part = roots.root("aarch64")
@@ -484,7 +483,6 @@ def test_debians_own_arm_files_tell_what_they_are(tmp_path):
             assert find(tree, str(roots.root_python(part.folder)))[1].kind == "file"
 
 
-@pytest.mark.slow
 def test_the_programs_are_fetched_where_there_are_none(bundle, home, card, tmp_path, monkeypatch):
     """Debian's own, with their libraries."""
     monkeypatch.setattr(ext4, "programs", lambda tell: ext4.fetched(tell, tmp_path / "cache"))

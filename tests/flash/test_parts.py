@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,11 +18,14 @@ from edgekit_runtime.errors import EdgeKitError, NotFound, Untrusted
 from edgekit_runtime.keypair import new_private_key, public_of
 from edgekit_runtime.manifest import Manifest
 
+from edgekit import keys
 from edgekit.flash import carrying, checks, facts, hands, line, names, remote, running, trusting, wheels
 from edgekit.flash.bundles import rest
 from edgekit.flash.facts import Disk, Facts, Homes
 from edgekit.target import find_target
 from tests.runtime.bundles import make_bundle
+
+pytestmark = pytest.mark.slow
 
 ANSWER = b"""
 @@root
@@ -380,12 +384,67 @@ def test_a_trust_document_that_is_none_is_told(tmp_path: Path) -> None:
     assert trusting.trusting(None, tmp_path).check.state == "refusal"
 
 
+def two_machines(folder: Path) -> tuple[Path, Path]:
+    """The folder of the keys, and a copy of it on another machine."""
+    keys.new(folder / "here", "main")
+    shutil.copytree(folder / "here", folder / "there")
+    return folder / "here", folder / "there"
+
+
+def test_a_trust_that_was_changed_on_two_machines_is_told(tmp_path: Path) -> None:
+    here, there = two_machines(tmp_path)
+    keys.new(here, "mine")
+    keys.new(there, "theirs")
+    found = trusting.trusting(keys.trust_document(there), here)
+    assert (found.check.state, found.documents) == ("warning", ())
+    assert found.check.words == "the device has another document 2 than yours: keys were changed on two machines"
+    assert "copy the newer folder" in found.check.hint
+    assert found.trust is not None
+    assert [key.name for key in found.trust.keys] == ["main", "theirs"]
+
+
+def test_a_device_that_knows_a_later_trust_than_ours_is_told(tmp_path: Path) -> None:
+    here, there = two_machines(tmp_path)
+    assert trusting.trusting(keys.trust_document(there), here).check.state == "ok"
+    keys.new(there, "theirs")
+    found = trusting.trusting(keys.trust_document(there), here)
+    assert (found.check.state, "has document 2, yours is 1" in found.check.words) == ("warning", True)
+    assert found.documents == ()
+    assert trusting.trusting(keys.trust_document(here), there).check.words == "the device has document 1 and gets 2"
+
+
+def test_a_leave_to_go_back_is_judged_before_anything_is_sent(tmp_path: Path, manifest: Manifest) -> None:
+    keys.new(tmp_path / "mine", "main")
+    keys.new(tmp_path / "other", "main")
+    trust, old = keys.trusted(tmp_path / "mine"), replace(manifest, release=5)
+
+    def judged(raw: bytes, later: float = 0.0) -> tuple[str, str]:
+        check = trusting.leave(raw, trust, old, time.time() + later)
+        return check.state, check.words
+
+    good = keys.allow(tmp_path / "mine", "tiny", 5, 1)
+    assert judged(good)[0] == "ok"
+    assert judged(good, 2 * 86400)[0] == "refusal"
+    assert "from release 6 on" in judged(keys.allow(tmp_path / "mine", "tiny", 6, 1))[1]
+    assert "it is for tony" in judged(keys.allow(tmp_path / "mine", "tony", 5, 1))[1]
+    assert "not trusted" in judged(keys.allow(tmp_path / "other", "tiny", 5, 1))[1]
+    assert judged(b"{}")[0] == "refusal"
+
+
+def test_a_runtime_is_told_the_same_over_a_line_and_on_a_stick(tmp_path: Path) -> None:
+    made = a_wheel(tmp_path, "one.whl", RUNTIME)
+    house = wheels.Wheelhouse(wheels.Platform("armv7l", (3, 11), (2, 36)), (made,), {}, ("onnx",))
+    wish = carrying.wish_of(house, Homes())
+    assert (wish["link"], wish["system_site"], wish["digest"]) == (carrying.LINK, True, house.digest)
+    assert carrying.wish_of(house, Homes("/elsewhere", "/else", usual=False))["link"] is None
+    assert carrying.wish_of(house, Homes("/home/p", "/home/d", own=True))["link"] is None
+
+
 def test_a_terminal_is_not_moved_by_what_a_device_says() -> None:
     assert line.printable(b"\x1b]0;title\x07a\r") == "?]0;title?a"
     assert io.StringIO(line.printable(b"\xff\xfe")).read().isprintable()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["aarch64", "x86_64"])
 def test_all_wheels_of_a_device_can_be_had_and_belong_together(arch: str, manifest: Manifest) -> None:
     pins, engines = wheels.wanted(replace(manifest, engine="tflite"), arch)
@@ -397,7 +456,6 @@ def test_all_wheels_of_a_device_can_be_had_and_belong_together(arch: str, manife
     assert house.unpacked > sum(one.size for one in house.wheels)
 
 
-@pytest.mark.slow
 def test_a_version_that_no_wheel_has_is_told(manifest: Manifest) -> None:
     with pytest.raises(NotFound, match=r"no wheel of numpy==0\.0\.1 for aarch64"):
         wheels.fetched(wheels.Platform("aarch64", (3, 11), (2, 36)), {"numpy": "0.0.1"}, [], lambda words: None)
