@@ -16,6 +16,7 @@ from edgekit.isolated import default_cache
 
 SCRIPT = Path(__file__).parents[2] / "shared" / "tools" / "arm64-machine.sh"
 PARTS = ("vmlinuz", "initrd.gz", "pristine.qcow2", "booted.qcow2", "config", "id", "known_hosts", ".arm-machine")
+PARTS = ("vmlinuz", "initrd.gz", "pristine.qcow2", "booted.qcow2", "config", "id", "known_hosts", ".arm-machine")
 TOOLS = ("qemu-system-aarch64", "qemu-img", "qemu-aarch64-static", "mmdebstrap", "mke2fs", "cpio", "ssh")
 
 
@@ -30,6 +31,10 @@ def missing() -> str | None:
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     lacking = [tool for tool in TOOLS if shutil.which(tool, path=path) is None]
     return f"the emulated machine takes {', '.join(lacking)}" if lacking else None
+
+
+class CannotBuild(Exception):
+    """The machine could not be made here; says why."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +88,7 @@ class Machine:
 def machine(folder: Path) -> Iterator[Machine]:
     """A new machine, on and booted, in `folder`; off at the end."""
     home = _built()
-    for name in (
-        "vmlinuz",
-        "initrd.gz",
-        "pristine.qcow2",
-        "booted.qcow2",
-        "config",
-        "id",
-        "known_hosts",
-        ".arm-machine",
-    ):
+    for name in PARTS:
         shutil.copy(home / name, folder / name)
     made = Machine(folder)
     made.start("--from-saved")
@@ -110,7 +106,10 @@ def _built() -> Path:
     """The folder of the machine that all are copies of."""
     home = _home()
     home.mkdir(parents=True, exist_ok=True)
-    subprocess.run(
-        ["bash", SCRIPT, "build", home, "--packages", "libstdc++6"], check=True, capture_output=True, timeout=1800
-    )
-    return home
+    command = ["bash", SCRIPT, "build", home, "--packages", "libstdc++6"]  # the engines and numpy need that library
+    for _ in range(2):  # its first boot is saved over a monitor that may miss the last word
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+        if done.returncode == 0:
+            return home
+        subprocess.run(["bash", SCRIPT, "cut", home], capture_output=True, timeout=60)
+    raise CannotBuild(done.stdout + done.stderr)
