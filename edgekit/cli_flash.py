@@ -68,10 +68,11 @@ def _there_options(command: F) -> F:
 @click.option("--quiet", is_flag=True, help="No progress.")
 @_there_options
 def flash(bundle: Path, where: str, yes: bool, dry_run: bool, **rest: Any) -> None:
-    """Put BUNDLE on a device over ssh: checked first, planned, then carried, tried there, and served.
+    """Put BUNDLE on a device: checked first, planned, then carried, tried there, and served.
 
-    The runtime is installed where there is none: the device needs no network. The same again after a lost connection
-    goes on where it stopped.
+    Over ssh, by your own configuration and known hosts. The runtime is installed where there is none: the device
+    needs no network. The same again after a lost connection goes on where it stopped. image: and file: prepare a
+    card, a mounted root or a stick; such a device installs at its next start.
     """
     from edgekit.flash import checks, flashing, telling
     from edgekit.flash.offline import is_offline
