@@ -21,7 +21,7 @@ from edgekit.details import fewer_samples, look_inside
 from edgekit.elsewhere import can_score
 from edgekit.evidence import Verdict
 from edgekit.job import Job, Order, open_job, vocabulary
-from edgekit.keys import signing_key
+from edgekit.keys import listed, signing_key
 from edgekit.measuring import peak_of_build_mb
 from edgekit.model import Model, Tell
 from edgekit.outcome import (
@@ -92,11 +92,13 @@ def build(order: Order, cache: Cache, tell: Tell) -> tuple[Outcome, ...]:
     Raises:
         EdgeKitError: the order is at fault: nothing was made.
     """
+    first = not order.unsigned and not listed(order.keys)
+    prepared = prepare(order, tell) if first else None  # no key is made for a model that is not there
     secret = None if order.unsigned else signing_key(order.keys, order.key, tell)
     basis = basis_of(order, cache, None if secret is None else public_of(secret).fingerprint)
     if known := remembered(order, basis, cache):
         return known
-    prepared = prepare(order, tell)
+    prepared = prepared or prepare(order, tell)
     for place in prepared.places:
         refuse_to_replace(place)
     job = replace(open_job(prepared.order, prepared.model, prepared.fingerprint, cache, tell), secret=secret)

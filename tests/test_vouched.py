@@ -110,3 +110,9 @@ def test_what_cannot_be_signed_so_is_said_before_anything_is_made(shelf, desk, w
     with pytest.raises(EdgeKitError, match=said):
         build(shelf, desk, **words)
     assert not (desk / "digits.edgekit").exists()
+
+
+def test_no_key_is_made_for_a_model_that_is_not_there(desk):
+    with pytest.raises(EdgeKitError):
+        edgekit.build("nosuch.onnx", target="x86-64-v3", keys=str(desk / "keys"), cache=str(desk / "cache"))
+    assert not (desk / "keys").exists()
