@@ -71,7 +71,7 @@ def whole_folder(place: Path, refuse: Callable[[Path], None] | None = None) -> I
             if place.exists():
                 place.rename(old)
             inner.rename(place)
-            _sync_folder(place.parent)
+            sync(place.parent)
     finally:
         with _uninterrupted():
             if lock is not None:
@@ -163,12 +163,13 @@ def _sync(folder: Path) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         else:
-            _sync_folder(path)
-    _sync_folder(folder)
+            sync(path)
+    sync(folder)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Have what was written to a file or folder on the disk before this ends."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -18,6 +18,7 @@ from edgekit.cli_encrypt import encrypt
 from edgekit.cli_flash import devices, flash, logs, rollback, status
 from edgekit.cli_keys import keys_verbs
 from edgekit.cli_oci import pack, pull, push
+from edgekit.cli_options import answer_options
 from edgekit.cli_places import emulators
 from edgekit.cli_predict import predict
 from edgekit.cli_pull import pull_samples
@@ -84,15 +85,6 @@ def _model_options(command: F) -> F:
     return command
 
 
-def _answer_options(command: F) -> F:
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="The same facts for machines."),
-        click.option("--quiet", is_flag=True, help="No progress."),
-    ):
-        command = option(command)
-    return command
-
-
 @cli.command()
 @click.argument("model", required=False)
 @click.option(
@@ -143,7 +135,7 @@ def _answer_options(command: F) -> F:
 @click.option("--cache", metavar="FOLDER", help="Where finished steps are kept.")
 @click.option("--fresh", is_flag=True, help="Make every step anew.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and make nothing.")
-@_answer_options
+@answer_options
 def build(
     project_file: str, cache: str | None, fresh: bool, dry_run: bool, as_json: bool, quiet: bool, **flags: Any
 ) -> int:
@@ -306,7 +298,7 @@ def inspect(words: tuple[str, ...]) -> int:
 @cli.command()
 @click.argument("bundle")
 @click.option("--seconds", default=5.0, show_default=True, help="How long to measure.")
-@_answer_options
+@answer_options
 def bench(bundle: str, seconds: float, as_json: bool, quiet: bool) -> None:
     """Measure a bundle's latency on this machine."""
     from edgekit import comparing, terminal
@@ -320,7 +312,7 @@ def bench(bundle: str, seconds: float, as_json: bool, quiet: bool) -> None:
 @click.argument("a")
 @click.argument("b")
 @_model_options
-@_answer_options
+@answer_options
 def compare(a: str, b: str, weights: str | None, shape: tuple[str, ...], as_json: bool, quiet: bool) -> None:
     """Two bundles, or a bundle and its source, side by side on the recorded inputs."""
     from edgekit import comparing, terminal

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from edgekit_runtime.errors import EdgeKitError
 
+from edgekit.cli_options import answer_options
+
 if TYPE_CHECKING:
     from edgekit.oci.calls import Access
 
@@ -32,23 +34,14 @@ def _access_options(command: F) -> F:
         click.option("--cache", type=Path, metavar="FOLDER", help="Where fetched content is kept."),
     ):
         command = option(command)
-    return _answer_options(command)
-
-
-def _answer_options(command: F) -> F:
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="The same facts for machines."),
-        click.option("--quiet", is_flag=True, help="No progress."),
-    ):
-        command = option(command)
-    return command
+    return answer_options(command)
 
 
 @click.command()
 @click.argument("bundle", type=Path)
 @click.option("--out", type=Path, required=True, metavar="DIR.oci", help="The folder of the image.")
 @click.option("--dry-run", is_flag=True, help="Say what the image would be; write nothing.")
-@_answer_options
+@answer_options
 def pack(bundle: Path, out: Path, dry_run: bool, as_json: bool, quiet: bool) -> None:
     """Make an OCI image layout of BUNDLE, as CNCF ModelPack has it. The same bundle gives the same digest."""
     from edgekit.oci import layout

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edgekit_runtime.errors import Busy, EdgeKitError, NotFound
 
+from edgekit.bundle import sync
 from edgekit.flash.card import Part, read_card, read_ext, told
 from edgekit.flash.idle import unused
 from edgekit.model import Tell
@@ -84,7 +85,7 @@ def changing(path: Path, in_place: bool, needed: int, tell: Tell) -> Iterator[Pa
         if in_place:
             _refuse_read_only(path)
             yield path
-            _sync(path)
+            sync(path)
             return
         _sweep(path)
         before = _mark(path)
@@ -96,11 +97,11 @@ def changing(path: Path, in_place: bool, needed: int, tell: Tell) -> Iterator[Pa
                 _copy(path, scratch, needed)
                 yield scratch
                 tell(f"syncing {path.name}")
-                _sync(scratch)
+                sync(scratch)
                 if _mark(path) != before:
                     raise Busy(f"{path.name} was changed meanwhile; it was left alone", hint="run the same again")
                 scratch.replace(path)
-                _sync(path.parent)
+                sync(path.parent)
         finally:
             scratch.unlink(missing_ok=True)
 
@@ -190,11 +191,3 @@ def _escaped(name: str) -> str:
 def _mark(path: Path) -> tuple[int, int, int]:
     found = path.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

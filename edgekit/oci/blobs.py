@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,3 +121,15 @@ class Blobs:
 def user_blobs(root: Path | None = None) -> Blobs:
     """What is kept below `root`, else where the user's caches are."""
     return Blobs((root or default_cache()) / "blobs")
+
+
+def in_tenths(name: str, size: int, tell: Callable[[str], None]) -> Callable[[int], None]:
+    """Told how many bytes of a file have gone, it says so in words at every tenth, of a large one."""
+    told = [0]
+
+    def hear(count: int) -> None:
+        if size > 2**24 and count * 10 // size > told[0]:
+            told[0] = count * 10 // size
+            tell(f"{name}: {told[0] * 10} %")
+
+    return hear

@@ -20,7 +20,7 @@ from edgekit_runtime.signature import MAX_FILE, SIGNATURE
 from edgekit.bundle import refuse_to_replace, whole_folder
 from edgekit.oci import differences
 from edgekit.oci.answers import Refused
-from edgekit.oci.blobs import Blobs
+from edgekit.oci.blobs import Blobs, in_tenths
 from edgekit.oci.calls import Access, connected
 from edgekit.oci.differences import BASE, NOTHING, RESULT
 from edgekit.oci.downloading import download
@@ -217,7 +217,7 @@ def _fetch(
                 made, small = made + 1, small + size
                 continue
         tell(f"fetching {name}: {size_words(blob.size)}")
-        came += download(repository, blob, blobs, _progress(name, blob.size, tell))[1]
+        came += download(repository, blob, blobs, in_tenths(name, blob.size, tell))[1]
     return {"fetched_bytes": came, "by_delta": made, "delta_bytes": small}
 
 
@@ -239,18 +239,6 @@ def _by_delta(
         scratch.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
     return came
-
-
-def _progress(name: str, size: int, tell: Tell) -> Callable[[int], None]:
-    """Words at every tenth of a large file."""
-    told = [0]
-
-    def hear(count: int) -> None:
-        if size > 2**24 and count * 10 // size > told[0]:
-            told[0] = count * 10 // size
-            tell(f"{name}: {told[0] * 10} %")
-
-    return hear
 
 
 def _refuse_to_fill(out: Path, cache: Path, size: int, missing: int) -> None:

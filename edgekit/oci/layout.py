@@ -3,14 +3,13 @@
 Refuses to replace anything that is not such a folder, and to read one that is no layout of a single model."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 from edgekit_runtime.bundle import describe
 from edgekit_runtime.errors import BadBundle, EdgeKitError
 
-from edgekit.bundle import whole_folder
+from edgekit.bundle import sync, whole_folder
 from edgekit.oci.image import Layer, Packed
 from edgekit.oci.manifest import (
     INDEX,
@@ -80,13 +79,13 @@ def _fill(packed: Packed, folder: Path) -> None:
         shutil.copyfile(layer.path, place)
         if f"sha256:{describe(place).sha256}" != layer.descriptor.digest:
             raise BadBundle(f"{layer.path} changed while it was packed", hint="pack it again")
-        _sync(place)
+        sync(place)
     version = packed.annotations.get("org.opencontainers.image.version", "latest")
     entry = packed.descriptor.to_json() | {"annotations": {NAMED: version}}
     _write(folder / "index.json", compact({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}))
     _write(folder / MARKER, json.dumps({"imageLayoutVersion": "1.0.0"}).encode())
     for path in (blobs, blobs.parent, folder):
-        _sync(path)
+        sync(path)
 
 
 def _place(folder: Path, digest: str) -> Path:
@@ -112,12 +111,4 @@ def _read(folder: Path, path: Path) -> bytes:
 
 def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path)

@@ -12,7 +12,7 @@ from edgekit_runtime.errors import BadBundle, EdgeKitError
 from edgekit_runtime.show import size_words
 from edgekit_runtime.signature import SIGNATURE
 
-from edgekit.oci.blobs import Blobs
+from edgekit.oci.blobs import Blobs, in_tenths
 from edgekit.oci.calls import Access, connected
 from edgekit.oci.differences import BASE, NOTHING, RESULT, Delta, announce, artifact, find_deltas, make_deltas
 from edgekit.oci.downloading import download
@@ -141,23 +141,11 @@ def _send_all(repository: Repository, packed: Packed, sending: Sending, tell: Te
             there += 1
             continue
         tell(f"sending {name}: {size_words(blob.size)}")
-        if sending.dry_run or upload(repository, blob, content, source, _progress(name, blob.size, tell)):
+        if sending.dry_run or upload(repository, blob, content, source, in_tenths(name, blob.size, tell)):
             size, sent = size + blob.size, sent + 1
         else:
             mounted += 1
     return size, sent, there, mounted
-
-
-def _progress(name: str, size: int, tell: Tell) -> Callable[[int], None]:
-    """Words at every tenth of a large file."""
-    told = [0]
-
-    def hear(count: int) -> None:
-        if size > 2**24 and count * 10 // size > told[0]:
-            told[0] = count * 10 // size
-            tell(f"{name}: {told[0] * 10} %")
-
-    return hear
 
 
 def _older(repository: Repository, sending: Sending) -> bytes | None:

@@ -14,19 +14,9 @@ from edgekit_runtime.receipts import KEPT, Receipt, issue, read_receipt
 from edgekit_runtime.running import Running
 from edgekit_runtime.trying import Limits, limits_of
 
-from tests.runtime.devices import Maker, device_folder
+from tests.runtime.devices import Maker
 
 RECEIPT = Receipt("tiny", "1", "0" * 12, "0" * 64, "maker", "f" * 64, "live", worst=0.0, tolerance=0.01, p50_ms=1.5)
-
-
-@pytest.fixture
-def maker(tmp_path: Path) -> Maker:
-    return Maker(tmp_path)
-
-
-@pytest.fixture
-def device(tmp_path: Path, maker: Maker) -> Device:
-    return Device(device_folder(tmp_path / "device", maker))
 
 
 def test_trust_follows_a_chain_and_only_forward(device: Device, maker: Maker) -> None:

@@ -18,22 +18,12 @@ from edgekit_runtime.receipts import read_receipt
 from edgekit_runtime.signature import SIGNATURE
 from edgekit_runtime.trust import Downgrade, made_downgrade
 
-from tests.runtime.devices import Maker, device_folder, fragile, long, runtime, wide
+from tests.runtime.devices import Maker, fragile, long, runtime, wide
 from tests.runtime.signing import relisted, sign_folder
 
 pytestmark = pytest.mark.slow
 
 QUIET = Wishes(probation=0)
-
-
-@pytest.fixture
-def maker(tmp_path: Path) -> Maker:
-    return Maker(tmp_path)
-
-
-@pytest.fixture
-def device(tmp_path: Path, maker: Maker) -> Device:
-    return Device(device_folder(tmp_path / "device", maker))
 
 
 def put(device: Device, bundle: Path, wishes: Wishes = QUIET) -> object:

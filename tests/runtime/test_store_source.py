@@ -14,18 +14,8 @@ from edgekit_runtime.store import Trial
 from edgekit_runtime.verified import open_verified
 from edgekit_runtime.watching import Watch
 
-from tests.runtime.devices import Maker, device_folder, soon
+from tests.runtime.devices import Maker, soon
 from tests.runtime.live import live
-
-
-@pytest.fixture
-def maker(tmp_path: Path) -> Maker:
-    return Maker(tmp_path)
-
-
-@pytest.fixture
-def device(tmp_path: Path, maker: Maker) -> Device:
-    return Device(device_folder(tmp_path / "device", maker))
 
 
 @pytest.fixture
