@@ -83,9 +83,9 @@ def unpack(prefix: Path) -> dict[str, Any]:
         scratch, place = runtimes / f".{name}", runtimes / name
         shutil.rmtree(scratch, ignore_errors=True)
         if not _starts(place):
-            shutil.rmtree(place, ignore_errors=True)
             _make(scratch, prefix, wish)
             os.sync()  # thousands of small files: one sync of all takes a second, one for each takes minutes on a card
+            shutil.rmtree(place, ignore_errors=True)  # not before: the files of one that does not start may be whole
             scratch.rename(place)
         _sync(runtimes)
         _swap(prefix, name)
