@@ -101,7 +101,7 @@ def test_packing_replaces_a_layout_and_nothing_else(versions: Versions, tmp_path
 
 def test_what_a_killed_packing_left_goes_with_the_next(versions: Versions, tmp_path: Path) -> None:
     code = "import os, sys\nfrom pathlib import Path\nfrom edgekit.oci import image, layout\n"
-    code += "layout._sync = lambda path: os.kill(os.getpid(), 9)\n"
+    code += "layout.sync = lambda path: os.kill(os.getpid(), 9)\n"
     code += "layout.write_layout(image.pack(Path(sys.argv[1])), Path(sys.argv[2]))"
     killed = subprocess.run([sys.executable, "-c", code, versions[0], tmp_path / "x.oci"], timeout=120)
     assert killed.returncode == -9
