@@ -56,6 +56,7 @@ def steps(shelf: Path, step: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("form", ["onnx", pytest.param("tflite", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_the_baseline_is_what_the_devices_reader_gives_for_the_same_samples(shelf: Path, desk: Path, form: str) -> None:
     x = apart(desk)
     words = ("--data", "evaluation.npz", "--calibration", "calibration.npz", "--format", form, "--out", "b", "--json")
@@ -167,6 +168,7 @@ def test_a_touched_baseline_is_refused(shelf: Path, desk: Path) -> None:
         open_bundle(desk / "b")
 
 
+@pytest.mark.slow
 def test_what_was_recorded_once_is_not_recorded_again(shelf: Path, desk: Path) -> None:
     order = ("--data", shelf / "digits.npz", "--format", "onnx")
     build(shelf, *order, "--out", "a", "--name", "first")

@@ -51,6 +51,7 @@ def test_the_bundle_carries_its_report_for_people_and_machines(shelf: Path, desk
     assert facts["why"] in page
 
 
+@pytest.mark.slow
 def test_json_says_what_the_table_says(shelf: Path, desk: Path) -> None:
     facts = build(shelf, "--data", shelf / "digits.npz", "--format", "onnx", "--json").json()[0]
     assert facts["verdict"] == "unbudgeted"

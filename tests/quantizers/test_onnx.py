@@ -13,6 +13,7 @@ from edgekit.recipes import Recipe
 from tests.quantizers import small
 
 
+@pytest.mark.slow
 def test_int8_of_a_conv_net_answers_like_the_float_one(tmp_path: Path) -> None:
     source = small.conv_net(tmp_path / "a.onnx")
     made = small.quantized(source, "int8", tmp_path / "q")

@@ -67,6 +67,7 @@ def test_least_squared_error_and_percentile_cut_off_what_is_far_out() -> None:
     assert best < full / 2
 
 
+@pytest.mark.slow
 def test_what_stays_within_percentile_ranges_is_what_the_recipe_says(tmp_path: Path) -> None:
     source = small.conv_net(tmp_path / "a.onnx")
 

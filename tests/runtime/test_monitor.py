@@ -112,6 +112,7 @@ def told(one, name, *lanes):
     return [line for line in text(one.families(lanes)).splitlines() if line.startswith(name)]
 
 
+@pytest.mark.slow
 def test_a_drift_is_raised_in_words_and_is_over_when_its_model_is_gone(lane):
     with looking(lane) as (one, alarms):
         feed(one, lane, 400, 5000)
