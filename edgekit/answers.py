@@ -144,7 +144,7 @@ def digest(artifact: Artifact) -> str:
 
 def here(options: EngineOptions) -> EngineOptions:
     """The target's options as far as this machine has them: the CPU, and float arithmetic it is sure to have."""
-    return replace(options, device="cpu", precision="float32")
+    return EngineOptions(options.threads, spin=options.spin)
 
 
 @once

@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from edgekit_runtime.detect import FEATURES
-from edgekit_runtime.engines import ENGINES, EngineOptions
+from edgekit_runtime.engines import ENGINES, EngineOptions, parse_options
+from edgekit_runtime.engines.options import FLOATS, HINTS
 from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.manifest import PLAIN
 
 PRECISIONS = ("float32", "float16", "int8", "int8-weights", "int4-weights")
 OVERRIDES = {
-    "device": ("cpu", "cuda", "tensorrt", "gpu", "npu", "auto"),
-    "precision": ("float32", "float16", "bfloat16"),
+    "device": ("cpu", "cuda", "tensorrt", "gpu", "npu", "auto", "hetero", "delegate"),
+    "precision": FLOATS,
     "spin": ("true", "false"),
+    "hint": HINTS,
 }
-"""What a target may set of an engine's options; the threads are the target's own."""
+"""What some of an engine's options may be in a target; it sets any of them but the threads, which are its own."""
 CORES = {
     "aarch64": ("cortex-a53", "cortex-a72", "cortex-a76", "neoverse-n1"),
     "armv7l": (),
@@ -221,13 +223,22 @@ def _options(where: str, value: object) -> dict[str, dict[str, Any]]:
 
 
 def _overrides(where: str, name: str, value: object) -> dict[str, Any]:
+    """What a target says of an engine's options, as `EngineOptions` takes it."""
     if not isinstance(value, dict):
         raise _wrong(where, f"{name} is not a table", f"write [{name}] above its lines")
-    _known(where, f"field in {name}", value, OVERRIDES)
-    for key, given in value.items():
+    settable = [one.name for one in fields(EngineOptions) if one.name != "threads"]
+    _known(where, f"field in {name}", value, settable)
+    for key in value.keys() & OVERRIDES.keys():
+        given = value[key]
         word = str(given).lower() if isinstance(given, bool) else _text(where, f"{name}.{key}", given)
         _known(where, f"{key} in {name}", [word], OVERRIDES[key])
-    return {**value, **({"spin": value["spin"] in (True, "true")} if "spin" in value else {})}
+    said = {**value, **({"spin": value["spin"] in (True, "true")} if "spin" in value else {})}
+    try:
+        options = parse_options(said)
+    except (EdgeKitError, TypeError, ValueError) as error:
+        what = error.what.removeprefix("manifest options: ") if isinstance(error, EdgeKitError) else str(error)
+        raise _wrong(where, f"{name}: {what}", f"mend it under [{name}]") from error
+    return {key: getattr(options, key) for key in value}
 
 
 def _texts(where: str, name: str, value: object) -> dict[str, str]:

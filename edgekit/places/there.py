@@ -9,13 +9,12 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from edgekit_runtime import errors
-from edgekit_runtime.engines import EngineOptions
+from edgekit_runtime.engines import EngineOptions, options_json
 from edgekit_runtime.errors import BadRequest, EdgeKitError, NotFound, Unsupported
 from edgekit_runtime.frames import Message, pack, read
 from edgekit_runtime.manifest import port_to_json
@@ -135,7 +134,13 @@ class There:
             self._carry(artifact, name)
             path = f"{name}/{artifact.path.name}"
         sides = {"inputs": artifact.inputs, "outputs": artifact.outputs}
-        asked = {"do": "open", "name": name, "engine": artifact.format, "path": path, "options": asdict(self.options)}
+        asked = {
+            "do": "open",
+            "name": name,
+            "engine": artifact.format,
+            "path": path,
+            "options": options_json(self.options),
+        }
         ports = {side: [port_to_json(port) for port in ports] for side, ports in sides.items()}
         self._ask({**asked, **ports, "was_put": self.place.kind == "device"})
         self._open[artifact] = name

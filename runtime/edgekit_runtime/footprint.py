@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekit_runtime.engines import EngineOptions, engine_module, open_model, read_specs
+from edgekit_runtime.engines import EngineOptions, engine_module, open_model, options_json, parse_options, read_specs
 from edgekit_runtime.errors import EdgeKitError, Unsupported
 from edgekit_runtime.tensors import Array, Feeds
 
@@ -32,7 +32,7 @@ def measure(engine: str, path: Path, feeds: Mapping[str, Array], options: Engine
         file = Path(folder) / "feeds.npz"
         np.savez(file, **{f"in/{name}": value for name, value in feeds.items()})  # type: ignore[arg-type]
         command = [sys.executable, "-m", "edgekit_runtime.footprint", engine, str(path), str(file)]
-        command += ["--threads", str(options.threads), "--device", options.device, "--precision", options.precision]
+        command += ["--options", json.dumps(options_json(options))]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
@@ -89,11 +89,9 @@ def main() -> int:
     parser.add_argument("engine")
     parser.add_argument("path", type=Path)
     parser.add_argument("feeds", type=Path)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--options", type=json.loads, default={}, help="how the engine runs, as in a manifest")
     given = parser.parse_args()
-    options = EngineOptions(given.threads, given.device, given.precision)
+    options = parse_options(given.options)
     try:
         measured = look(given.engine, given.path, given.feeds, options)
     except EdgeKitError as error:

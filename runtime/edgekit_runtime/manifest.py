@@ -12,7 +12,7 @@ import numpy as np
 
 from edgekit_runtime import encrypted
 from edgekit_runtime.encrypted import Encrypted
-from edgekit_runtime.engines import ENGINES, EngineOptions
+from edgekit_runtime.engines import ENGINES, EngineOptions, options_json, parse_options
 from edgekit_runtime.errors import BadBundle
 from edgekit_runtime.ports import Port
 from edgekit_runtime.tensors import TensorSpec
@@ -21,7 +21,6 @@ SCHEMA = 1
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What names and versions look like: they become folder names and URLs."""
 
-FLOATS = ("float32", "float16", "bfloat16")
 
 Json = Mapping[str, Any]
 
@@ -112,7 +111,7 @@ def parse(raw: object) -> Manifest:
         fields["inputs"] = tuple(map(port_from_json, fields["inputs"]))
         fields["outputs"] = tuple(map(port_from_json, fields["outputs"]))
         fields["files"] = {_inside(path): FileEntry(**entry) for path, entry in fields["files"].items()}
-        fields["options"] = _options(fields.get("options", {}))
+        fields["options"] = parse_options(fields.get("options", {}))
         fields["golden"] = _golden(fields["golden"]) if fields.get("golden") else None
         fields["shadow"] = _shadow(fields["shadow"]) if fields.get("shadow") else None
         fields["encrypted"] = encrypted.parse(fields["encrypted"]) if fields.get("encrypted") else None
@@ -130,6 +129,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
     raw = asdict(manifest)
     raw["inputs"] = [port_to_json(port) for port in manifest.inputs]
     raw["outputs"] = [port_to_json(port) for port in manifest.outputs]
+    raw["options"] = options_json(manifest.options)
     if manifest.shadow is not None:
         for side in ("inputs", "outputs"):
             raw["shadow"][side] = [port_to_json(port) for port in getattr(manifest.shadow, side)]
@@ -173,18 +173,6 @@ def _inside(path: str) -> str:
     if not path or "\\" in path or "\0" in path or any(part in ("", ".", "..") for part in parts):
         raise BadBundle(f"manifest names a file outside the bundle: {path!r}", hint="do not use this bundle")
     return path
-
-
-def _options(raw: Json) -> EngineOptions:
-    options = EngineOptions(**raw)
-    threads = options.threads
-    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= 1024:
-        raise BadBundle(f"manifest options: threads {threads!r} is not a number of threads")
-    if not isinstance(options.spin, bool):
-        raise BadBundle(f"manifest options: spin {options.spin!r} is neither true nor false")
-    if not isinstance(options.device, str) or options.precision not in FLOATS:
-        raise BadBundle(f"manifest options: {options.device!r} with {options.precision!r} is not known")
-    return options
 
 
 def _shadow(raw: Json) -> Shadow:

@@ -20,7 +20,7 @@ import numpy as np
 
 from edgekit_runtime import __version__
 from edgekit_runtime.detect import detect
-from edgekit_runtime.engines import EngineOptions, open_model
+from edgekit_runtime.engines import EngineOptions, open_model, parse_options
 from edgekit_runtime.errors import BadRequest, EdgeKitError, NotFound
 from edgekit_runtime.footprint import measure
 from edgekit_runtime.frames import Message, pack, read
@@ -103,7 +103,7 @@ def _put(session: Session, head: Any, arrays: Feeds) -> Message:
 def _open(session: Session, head: Any, arrays: Feeds) -> Message:
     """Open `path` (below the scratch folder where `put` made it) by `engine`, with ports or on its own tensors."""
     path = session.place(head["path"]) if head.get("was_put") else Path(head["path"])
-    options, inputs = EngineOptions(**head["options"]), None
+    options, inputs = parse_options(head["options"]), None
     run = open_model(head["engine"], path, options)
     if "inputs" in head:
         inputs, outputs = (tuple(map(port_from_json, head[side])) for side in ("inputs", "outputs"))

@@ -3,13 +3,24 @@
 Refuses an engine that is not in the table or not installed, with two different hints."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from edgekit_runtime.engines.options import EngineOptions, options_json, parse_options
 from edgekit_runtime.errors import NotFound, Unsupported
 from edgekit_runtime.tensors import Runner, TensorSpec
+
+__all__ = [
+    "ENGINES",
+    "EngineOptions",
+    "Specs",
+    "engine_module",
+    "open_model",
+    "options_json",
+    "parse_options",
+    "read_specs",
+]
 
 ENGINES = {
     "onnx": "edgekit_runtime.engines.onnx",
@@ -19,18 +30,6 @@ ENGINES = {
 
 Specs = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 """What a file takes and what it gives, as the file itself says."""
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """How an engine is to run: `threads` of its own, on which `device` ("cpu", "cuda", "gpu", "npu",
-    "auto"), at which `precision` its float arithmetic runs ("float32", "float16", "bfloat16"). `spin` lets ONNX
-    Runtime's idle threads wait awake: faster with several threads, and a whole machine's power for it."""
-
-    threads: int = 1
-    device: str = "cpu"
-    precision: str = "float32"
-    spin: bool = False
 
 
 def open_model(engine: str, path: Path, options: EngineOptions | None = None) -> Runner:
