@@ -4,7 +4,7 @@ Refuses nothing; what cannot run raises as its engine does."""
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache as once
 from itertools import pairwise
 from pathlib import Path
