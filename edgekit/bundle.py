@@ -128,7 +128,8 @@ def seal(folder: Path, manifest: Manifest, private_pem: bytes | None = None) -> 
     sealed = replace(manifest, files=described(folder))
     (folder / MANIFEST).write_text(json.dumps(to_json(sealed), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     if private_pem is not None:
-        digests = {name: entry.sha256 for name, entry in described(folder).items()}
+        digests = {name: entry.sha256 for name, entry in sealed.files.items()}
+        digests[MANIFEST] = describe(folder / MANIFEST).sha256
         (folder / SIGNATURE).write_bytes(signed(manifest.name, digests, private_pem))
     open_bundle(folder)
     return sealed

@@ -5,10 +5,8 @@ Refuses to change a device that nobody agreed to: without a terminal, --yes has 
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from edgekit.flash.flashing import Flashed, Order, Plan
     from edgekit.flash.line import Line
     from edgekit.flash.names import Device
+    from edgekit.flash.typed import Typed
 
 F = TypeVar("F", bound=Callable[..., Any])
 MARKS = {"ok": "ok", "warning": "warning", "refusal": "REFUSED"}
@@ -30,10 +29,10 @@ MARKS = {"ok": "ok", "warning": "warning", "refusal": "REFUSED"}
 
 def _there_options(command: F) -> F:
     for option in (
-        click.option("--ssh-config", "config", type=Path, metavar="FILE", help="Another ssh configuration than yours."),
+        click.option("--ssh-config", type=Path, metavar="FILE", help="Another ssh configuration than yours."),
         click.option("--device", metavar="DIR", help="The device's folder (/var/lib/edgekit)."),
         click.option("--prefix", metavar="DIR", help="Where runtimes lie there (/opt/edgekit)."),
-        click.option("--user", "own", is_flag=True, help="Without root: all of it below ~/.local/share/edgekit."),
+        click.option("--user", is_flag=True, help="Without root: all of it below ~/.local/share/edgekit."),
         click.option("--json", "as_json", is_flag=True, help="The same facts for machines."),
     ):
         command = option(command)
@@ -55,15 +54,16 @@ def _there_options(command: F) -> F:
     help="First compare it with the live version on so many of the live requests.",
 )
 @click.option("--shadow-requests", type=click.IntRange(1, 1_000_000), metavar="N", help="Compare so many (500).")
+@click.option("--shadow-seconds", type=click.FloatRange(0), metavar="SECONDS", help="Within this time (a day).")
 @click.option("--agreement", type=click.FloatRange(0, 1, min_open=True), metavar="SHARE", help="Alike for sure (0.98).")
 @click.option("--slower", type=click.FloatRange(0, min_open=True), metavar="TIMES", help="At most so slow (1.2).")
 @click.option("--downgrade", type=Path, metavar="FILE", help="A signed leave to install an older release.")
-@click.option("--serve", "words", metavar="WORDS", help="Options of `edgekit-runtime serve`, kept for later flashes.")
+@click.option("--serve", metavar="WORDS", help="Options of `edgekit-runtime serve`, kept for later flashes.")
 @click.option("--start", is_flag=True, help="Start the server where no systemd does.")
-@click.option("--keys", "home", type=Path, metavar="FOLDER", help="Where your keys lie.")
+@click.option("--keys", type=Path, metavar="FOLDER", help="Where your keys lie.")
 @click.option("--partition", type=int, metavar="N", help="Of an image with several roots: this one.")
 @click.option("--in-place", is_flag=True, help="Write into the image itself, not into a copy that takes its place.")
-@click.option("--python", "pythons", multiple=True, metavar="3.11", help="Of a stick's devices; repeatable.")
+@click.option("--python", multiple=True, metavar="3.11", help="Of a stick's devices; repeatable.")
 @click.option("--no-deltas", is_flag=True, help="Send whole files even where the device has older ones like them.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @_there_options
@@ -74,19 +74,19 @@ def flash(bundle: Path, where: str, yes: bool, dry_run: bool, **rest: Any) -> No
     needs no network. The same again after a lost connection goes on where it stopped. image: and file: prepare a
     card, a mounted root or a stick; such a device installs at its next start.
     """
-    from edgekit.flash import checks, flashing, telling
     from edgekit.flash.offline import is_offline
+    from edgekit.flash.typed import Typed
 
-    local = {name: rest.pop(name) for name in ("partition", "in_place", "pythons")}
-    if is_offline(where):
-        _offline(bundle, where, yes, dry_run, {**rest, **local})
-        return
-    if said := [name for name, value in local.items() if value]:
-        raise EdgeKitError(f"--{said[0].replace('_', '-')} is for image: and file: alone", hint="leave it out")
-    config, as_json, tell = rest.pop("config"), rest["as_json"], _tell(rest["quiet"])
-    beside = {name: rest.pop(name) for name in ("shadow", "shadow_requests", "agreement", "slower")}
-    order = _order(bundle, where, **rest, shadowed=_shadow(beside))
-    with _line(order.device, config) as line:
+    typed = Typed(bundle, where, **rest)
+    (_offline if is_offline(where) else _over_ssh)(typed, yes, dry_run)
+
+
+def _over_ssh(typed: Typed, yes: bool, dry_run: bool) -> None:
+    from edgekit.flash import checks, flashing, telling
+    from edgekit.flash.typed import order as order_of
+
+    tell, as_json, where, order = _tell(typed.quiet), typed.as_json, typed.where, order_of(typed)
+    with _line(order.device, typed.ssh_config) as line:
         plan = flashing.prepare(line, order, tell)
         if not as_json:
             _show(plan, order)
@@ -110,35 +110,26 @@ def flash(bundle: Path, where: str, yes: bool, dry_run: bool, **rest: Any) -> No
         click.echo(f"start it there: {done.next}")
 
 
-def _offline(bundle: Path, where: str, yes: bool, dry_run: bool, rest: dict[str, Any]) -> None:
+def _offline(typed: Typed, yes: bool, dry_run: bool) -> None:
     """The same for a card's image, a mounted root or a folder that is carried over."""
-    from edgekit import keys
-    from edgekit.flash import checks, offline
+    from edgekit.flash import checks, offline, staging
+    from edgekit.flash.typed import wishes
 
-    meant = ("home", "quiet", "as_json", "probation", "partition", "in_place", "pythons")
-    if said := [name for name, value in rest.items() if value and name not in meant]:
-        option = {"own": "user", "words": "serve", "config": "ssh-config"}.get(said[0], said[0].replace("_", "-"))
-        raise EdgeKitError(f"--{option} says nothing to a device at rest", hint="leave it out, or flash over ssh://")
-    more = {"pythons": rest["pythons"]} if rest["pythons"] else {}
-    wishes = offline.Wishes(
-        bundle, where, rest["home"] or keys.default_home(), rest["partition"], rest["in_place"],
-        probation=rest["probation"], **more,
-    )  # fmt: skip
-    tell, as_json = _tell(rest["quiet"]), rest["as_json"]
-    prepared = offline.prepare(wishes, tell)
+    tell, as_json = _tell(typed.quiet), typed.as_json
+    prepared = offline.prepare(wishes(typed), tell)
     plan = prepared.plan
     if not as_json:
-        _show_checks(plan.checks, offline.lines(plan))
+        _show_checks(plan.checks, staging.lines(plan))
     if dry_run or plan.done or checks.refused(plan.checks):
         if as_json:
-            click.echo(json.dumps(offline.to_json(plan) | {"dry_run": dry_run}))
+            click.echo(json.dumps(staging.to_json(plan) | {"dry_run": dry_run}))
         if refused := checks.refused(plan.checks):
-            raise EdgeKitError(f"{where} is not flashed: {refused[0].words}", hint=refused[0].hint)
+            raise EdgeKitError(f"{typed.where} is not flashed: {refused[0].words}", hint=refused[0].hint)
         return
     _agree(yes)
     done = offline.carry_out(prepared, tell)
     if as_json:
-        click.echo(json.dumps(offline.to_json(plan) | asdict(done), default=str))
+        click.echo(json.dumps(staging.to_json(plan) | asdict(done), default=str))
         return
     click.echo(f"{done.name} {done.version} ({done.id}) {done.outcome}: {plan.where}")
     if done.next:
@@ -193,9 +184,18 @@ def logs(where: str, lines: int, follow: bool, as_json: bool, **rest: Any) -> No
 
     with _at(where, **rest) as (line, homes):
         script = running.log_script(homes, lines, follow, as_json)
-        done = line.follow(script, click.echo, seconds=7 * 86_400.0 if follow else 900.0)
+        done = line.follow(script, _as_json if as_json else click.echo, seconds=7 * 86_400.0 if follow else 900.0)
         if done.status:
             raise EdgeKitError(f"{line.where}: {done.last()}", hint="see `edgekit status`")
+
+
+def _as_json(line: str) -> None:
+    """A line of a log as the journal has it: a server without one writes plain lines."""
+    try:
+        told = isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        told = False
+    click.echo(line if told else json.dumps({"MESSAGE": line}))
 
 
 @click.command()
@@ -209,7 +209,7 @@ def rollback(where: str, model: str, to: str | None, yes: bool, as_json: bool, *
     from edgekit.flash import remote
 
     with _at(where, **rest) as (line, homes):
-        _agree(yes, f"have {where} go back with {model}?")
+        _agree(yes, f"have {where} go back with {model}?", "say --yes")
         words = ("rollback", model, *(("--to", to) if to else ()))
         done = remote.followed(line, homes, _tell(as_json), *words)
     click.echo(json.dumps(done) if as_json else f"{model} is {done.get('version')} ({done.get('id')}) again on {where}")
@@ -247,17 +247,17 @@ def devices_add(name: str, url: str) -> None:
 @devices.command("key")
 @click.argument("where", metavar="DEVICE")
 @_there_options
-def devices_key(where: str, config: Path | None, as_json: bool, **homes: Any) -> None:
+def devices_key(where: str, ssh_config: Path | None, as_json: bool, **homes: Any) -> None:
     """Print the public key of DEVICE, for `edgekit encrypt --for`: the one that it showed first, else asked for."""
     from edgekit_runtime.keypair import read_public
 
-    from edgekit.flash import facts, names
+    from edgekit.flash import facts, names, typed
 
     device = names.find(names.default_file(), where)
     pem = None if device.key is None else device.key.encode()
     if pem is None:
-        with _line(device, config) as line:
-            pem = facts.asked(line, _homes(**homes)).key
+        with _line(device, ssh_config) as line:
+            pem = facts.asked(line, typed.homes(**homes)).key
     if pem is None:
         raise NotFound(
             f"{where} shows no key yet", hint=f"it makes one at its first flash: edgekit flash BUNDLE {where}"
@@ -286,71 +286,21 @@ def devices_forget_key(name: str) -> None:
     names.remember(file, names.find(file, name), None)
 
 
-def _order(
-    bundle: Path, where: str, *, probation: float, roll_back_on_drift: bool, again: bool, downgrade: Path | None,
-    words: str | None, start: bool, home: Path | None, no_deltas: bool, quiet: bool, as_json: bool,
-    shadowed: tuple[str, ...], **homes: Any,
-) -> Order:  # fmt: skip
-    """What was typed, as one value."""
-    from edgekit import keys
-    from edgekit.cache import user_cache
-    from edgekit.flash import names, receipts
-    from edgekit.flash.bundles import Terms
-    from edgekit.flash.differing import Kept
-    from edgekit.flash.flashing import Order
-    from edgekit.oci.blobs import user_blobs
-
-    try:
-        leave = downgrade.read_bytes() if downgrade else None
-    except OSError as error:
-        raise EdgeKitError(f"{downgrade} does not read: {error.strerror}", hint="name the signed leave") from error
-    file = names.default_file()
-    return Order(
-        bundle,
-        names.find(file, where),
-        _homes(**homes),
-        Terms(probation, again, roll_back_on_drift, leave, shadowed),
-        None if words is None else tuple(shlex.split(words)),
-        start,
-        home or keys.default_home(),
-        file,
-        receipts.default_folder(),
-        None if no_deltas else Kept(user_blobs(), user_cache()),
-    )
-
-
-def _shadow(said: Mapping[str, float | None]) -> tuple[str, ...]:
-    """The words of `edgekit-runtime install` that have a version compared first."""
-    found = {name.replace("_", "-"): value for name, value in said.items() if value is not None}
-    if found and "shadow" not in found:
-        raise EdgeKitError(f"--{next(iter(found))} says nothing without --shadow", hint="say --shadow 0.1 too")
-    return tuple(word for name, value in found.items() for word in (f"--{name}", f"{value:.10g}"))
-
-
-def _homes(device: str | None, prefix: str | None, own: bool) -> Homes:
-    from edgekit.flash.facts import Homes
-
-    for folder in (device, prefix):
-        if folder is not None and (not os.path.isabs(folder) or not folder.isprintable()):
-            raise EdgeKitError(f"{folder!r} is no folder of the device", hint="write it from / on")
-    usual = Homes("", "", True) if own else Homes()
-    return Homes(prefix or usual.prefix, device or usual.device, own, device is None and prefix is None)
-
-
 @contextmanager
-def _at(where: str, config: Path | None, **homes: Any) -> Iterator[tuple[Line, Homes]]:
+def _at(where: str, ssh_config: Path | None, **homes: Any) -> Iterator[tuple[Line, Homes]]:
     """A line to a device by whichever words make a command root's there, and where its things lie."""
-    from edgekit.flash import facts, names
+    from edgekit.flash import facts, names, typed
 
-    with _line(names.find(names.default_file(), where), config) as line:
-        found = facts.asked(line, _homes(**homes))
+    asked = typed.homes(**homes)
+    with _line(names.find(names.default_file(), where), ssh_config) as line:
+        found = facts.asked(line, asked)
         yield line.as_root(found.root or ()), found.homes
 
 
-def _line(device: Device, config: Path | None) -> AbstractContextManager[Line]:
+def _line(device: Device, ssh_config: Path | None) -> AbstractContextManager[Line]:
     from edgekit.flash.line import connected
 
-    return connected(device.url, config)
+    return connected(device.url, ssh_config)
 
 
 def _show(plan: Plan, order: Order) -> None:
@@ -359,11 +309,11 @@ def _show(plan: Plan, order: Order) -> None:
     _show_checks(plan.checks, telling.lines(plan, order))
 
 
-def _agree(yes: bool, question: str = "go on?") -> None:
+def _agree(yes: bool, question: str = "go on?", hint: str = "say --yes, or --dry-run to see the plan alone") -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise EdgeKitError("nobody is here to ask", hint="say --yes, or --dry-run to see the plan alone")
+        raise EdgeKitError("nobody is here to ask", hint=hint)
     click.confirm(question, abort=True)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
-from edgekit_runtime.bundle import write_golden
+from edgekit_runtime.bundle import describe, write_golden
 from edgekit_runtime.manifest import Golden, Manifest, Shadow
 from edgekit_runtime.ports import Port
 from edgekit_runtime.tensors import Feeds
@@ -82,11 +82,12 @@ def pack(job: Job, plan: Plan, tried: Tried, facts: Mapping[str, Any], recorded:
 
 def _vouched(job: Job, manifest: Manifest, facts: Mapping[str, Any], built: str, folder: Path) -> None:
     """Add what tells others what is in the bundle and how it came to be; the latter where there is a key to sign it."""
-    bill = json.dumps(sbom(manifest, facts, described(folder), built), indent=1)
+    files = described(folder)
+    bill = json.dumps(sbom(manifest, facts, files, built), indent=1)
     (folder / SBOM).write_text(bill + "\n", encoding="utf-8")
     if job.secret is not None:
-        told = attested(manifest, facts, described(folder), built, job.secret)
-        (folder / ATTESTED).write_bytes(told)
+        files[SBOM] = describe(folder / SBOM)
+        (folder / ATTESTED).write_bytes(attested(manifest, facts, files, built, job.secret))
 
 
 def shadow_facts(job: Job, plan: Plan, tried: Tried) -> dict[str, Any]:

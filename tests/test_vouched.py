@@ -8,13 +8,14 @@ import pytest
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.keypair import opened, public_of
-from edgekit_runtime.signature import SIGNATURE, read_signature
+from edgekit_runtime.signature import SIGNATURE
 
 import edgekit
 from edgekit import keys
 from edgekit.attesting import PAYLOAD_TYPE, PROVENANCE
 from edgekit.isolated import environment
 from edgekit.sbom import SBOM
+from tests.runtime.signing import read_signature
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
@@ -42,8 +43,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_what_is_built_is_signed_over_every_file(shelf, desk):
     bundle = build(shelf, desk)
-    public = public_of(keys.signing_key(desk / "keys"))
-    signed = read_signature((bundle / SIGNATURE).read_bytes(), {public.fingerprint: public})
+    signed = read_signature((bundle / SIGNATURE).read_bytes(), keys.signing_key(desk / "keys"))
     found = digests(bundle)
     del found[SIGNATURE]
     assert signed.files == found
@@ -95,8 +95,8 @@ def test_another_key_is_another_build(shelf, desk):
     build(shelf, desk)
     keys.rotate(desk / "keys", "main")
     bundle = build(shelf, desk)
-    public = public_of(keys.signing_key(desk / "keys"))
-    assert read_signature((bundle / SIGNATURE).read_bytes(), {public.fingerprint: public}).key == public.fingerprint
+    secret = keys.signing_key(desk / "keys")
+    assert read_signature((bundle / SIGNATURE).read_bytes(), secret).key == public_of(secret).fingerprint
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from typing import Any
 
 SERVICE = "edgekit.service"
 UNITS = Path("/etc/systemd/system")
+WORDS = "serve.json"
+"""Of `edgekit-runtime serve`, in the folder of the runtimes."""
 FAILURES, STARTS = 3, 10
 """So often what was brought is tried: until it failed so often, or was begun so often and never ended."""
 
@@ -51,10 +53,11 @@ def arrive(here: Path) -> str:
         runtime = [str(python), "-P", "-m", "edgekit_runtime"]
         if trust:
             _ask([*runtime, "trust", *trust, "--device", str(device), "--json"])
-        started = _service(runtime, prefix, device, changed)
+        started = _service(runtime, prefix, device, changed, parcel["serve"])
+        leave = ["--downgrade", str(here / parcel["leave"])] if parcel["leave"] else []
         with _readable(here, prefix) as bundle:
             words = [*runtime, "install", str(bundle), "--device", str(device), "--json"]
-            done = _ask([*words, "--probation", str(parcel["probation"])])
+            done = _ask([*words, *parcel["install"], *leave])
         if started is False:  # it may have had nothing to serve
             started = _systemctl("start", SERVICE)
     if started is False:
@@ -164,11 +167,15 @@ def _folder(device: Path, target: str) -> None:
         os.chown(device / "target", *owner)
 
 
-def _service(runtime: list[str], prefix: Path, device: Path, changed: bool) -> bool | None:
-    """Have the service run, with the runtime that is current; whether it does, None where there is no systemd."""
-    if not Path("/run/systemd/system").is_dir():
+def _service(runtime: list[str], prefix: Path, device: Path, changed: bool, serve: list[str] | None) -> bool | None:
+    """Have the service run, with the runtime that is current; whether it does, None where there is no systemd. `serve`:
+    the words to serve with, from now on."""
+    systemd = Path("/run/systemd/system").is_dir()
+    renewed = systemd and _unit(runtime, device, _words(prefix) if serve is None else serve)
+    if serve is not None:
+        _write(prefix / WORDS, json.dumps(serve))
+    if not systemd:
         return None
-    renewed = _unit(runtime, prefix, device)
     _systemctl("enable", "--quiet", SERVICE)
     active = _systemctl("is-active", "--quiet", SERVICE)
     if not active or not (changed or renewed):
@@ -187,12 +194,17 @@ def _service(runtime: list[str], prefix: Path, device: Path, changed: bool) -> b
     raise Refused("the service did not start with the new runtime; the one before runs again")
 
 
-def _unit(runtime: list[str], prefix: Path, device: Path) -> bool:
-    """The unit, as the runtime writes it; whether it changed."""
+def _words(prefix: Path) -> list[str]:
+    """What an earlier flash was told to serve with."""
     try:
-        words = json.loads((prefix / "serve.json").read_text())  # what an earlier flash was told to serve with
+        found = json.loads((prefix / WORDS).read_text())
     except (OSError, ValueError):
-        words = []
+        return []
+    return found if isinstance(found, list) else []
+
+
+def _unit(runtime: list[str], device: Path, words: list[str]) -> bool:
+    """The unit, as the runtime writes it; whether it changed."""
     with tempfile.TemporaryDirectory() as folder:
         command = [*runtime, "unit", *words, "--device", str(device), "--out", folder]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")

@@ -32,13 +32,13 @@ class Terms:
     downgrade: bytes | None = None
     shadow: tuple[str, ...] = ()
 
-    def words(self) -> list[str]:
-        """As options."""
+    def words(self, leave: str = "/dev/stdin") -> list[str]:
+        """As options; the device finds the leave to go back at `leave`."""
         found = ["--probation", f"{self.probation:g}"]
         found += ["--again"] if self.again else []
         found += ["--roll-back-on-drift"] if self.roll_back_on_drift else []
         found += self.shadow
-        return [*found, "--downgrade", "/dev/stdin"] if self.downgrade is not None else found
+        return [*found, "--downgrade", leave] if self.downgrade is not None else found
 
 
 @dataclass(frozen=True)

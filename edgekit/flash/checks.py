@@ -8,6 +8,7 @@ from typing import Literal
 
 from edgekit_runtime.manifest import Manifest
 
+from edgekit.flash.bundles import Terms
 from edgekit.flash.facts import Disk, Facts
 from edgekit.flash.running import live_of, model_of
 from edgekit.target import CORES, Target
@@ -63,24 +64,31 @@ def first(facts: Facts, manifest: Manifest, target: Target | None, now: float) -
     ]
 
 
-def version(facts: Facts, manifest: Manifest, id: str, again: bool, leave: bool) -> list[Check]:
-    """Whether the device takes this version beside what it has: its floor, what it went back from, what is on trial.
-
-    `again` and `leave`: the user said --again, or has a signed leave to go back."""
+def version(facts: Facts, manifest: Manifest, id: str, terms: Terms) -> list[Check]:
+    """Whether the device takes this version beside what it has: its floor, what it went back from, what is on trial;
+    and whether there is a live one for it to be compared with."""
     model = model_of(facts.status, manifest.name)
+    live, found = live_of(model), []
+    if terms.shadow and live is None:
+        words = f"no version of {manifest.name} is live there to compare with"
+        found.append(Check("shadow", "refusal", words, "leave --shadow out"))
     if model is None:
-        return []
-    live, floor, found = live_of(model), model.get("floor"), []
+        return found
+    floor = model.get("floor")
     told = f"{manifest.name} {live} is live" if live else f"no version of {manifest.name} is live"
-    if isinstance(model.get("trial"), dict) and model["trial"].get("id") != id:
+    on_trial = isinstance(model.get("trial"), dict) and model["trial"].get("id") != id
+    if on_trial and terms.shadow:
+        words = f"{told}, and on trial: nothing is compared with what is not proven"
+        found.append(Check("shadow", "refusal", words, "wait until its probation is over, or leave --shadow out"))
+    elif on_trial:
         words = f"{told}, and on trial: it is not proven, and will not be what the device goes back to"
         found.append(Check("versions", "warning", words, "wait until its probation is over"))
     else:
         found.append(Check("versions", "ok", told))
-    if isinstance(floor, int) and manifest.release < floor and not leave and live != id:
+    if isinstance(floor, int) and manifest.release < floor and terms.downgrade is None and live != id:
         words = f"release {manifest.release} is below the device's floor {floor}"
         found.append(Check("floor", "refusal", words, "flash a newer one, or have a leave signed: --downgrade FILE"))
-    if isinstance(model.get("refused"), list) and id in model["refused"] and not again and live != id:
+    if isinstance(model.get("refused"), list) and id in model["refused"] and not terms.again and live != id:
         found.append(
             Check("refused", "refusal", f"the device went back from {id} before", "say --again, or build anew")
         )

@@ -61,7 +61,7 @@ class Order:
 @dataclass(frozen=True)
 class Plan:
     """What was found and what would be done. `wheelhouse` is None where the runtime stays as it is; `wheels` of it have
-    still to be sent, each from a byte on."""
+    still to be sent, each from a byte on; `otherwise`: the server is to be started, or to serve with other words."""
 
     checks: tuple[Check, ...]
     facts: Facts
@@ -71,6 +71,7 @@ class Plan:
     wheelhouse: Wheelhouse | None = None
     wheels: tuple[tuple[Wheel, int], ...] = ()
     rest: Rest = NOTHING
+    otherwise: bool = False
 
     @property
     def id(self) -> str:
@@ -91,7 +92,9 @@ class Plan:
     def nothing_to_do(self) -> bool:
         """Whether this version is live there, served where something serves, and all else is as it should be."""
         model = self.model
-        if self.wheelhouse is not None or self.documents or model is None or running.live_of(model) != self.id:
+        if self.wheelhouse is not None or self.documents or self.otherwise:
+            return False
+        if model is None or running.live_of(model) != self.id:
             return False
         return model.get("served") == self.id or not (self.serves or running.supervised(self.facts))
 
@@ -116,11 +119,12 @@ def prepare(line: Line, order: Order, tell: Tell) -> Plan:
     will = trusting.trusting(found.trust, order.keys)
     vouched, verdict = _verified(order, will, manifest)
     if vouched is not None:
-        terms = order.terms
-        told += checks.version(found, manifest, vouched.digest[:12], terms.again, terms.downgrade is not None)
+        told += checks.version(found, manifest, vouched.digest[:12], order.terms)
     if order.terms.downgrade is not None and will.trust is not None:
         told.append(trusting.leave(order.terms.downgrade, will.trust, manifest, time.time()))
     plan = Plan((*told, _key(order, found), will.check, verdict), found, manifest, vouched, will.documents)
+    start = order.start and not plan.serves and not running.supervised(found)
+    plan = replace(plan, otherwise=start or order.words not in (None, found.words))
     if checks.refused(plan.checks):
         return plan
     return _measured(line.as_root(found.root or ()), order, plan, tell)

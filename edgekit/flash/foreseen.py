@@ -4,24 +4,37 @@ Refuses nothing itself; memory, CPU features and the clock only a device that ru
 
 import json
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from edgekit_runtime.manifest import Manifest
+from edgekit_runtime.verified import Vouched
 
 from edgekit.flash.at_rest import Root, content, find
-from edgekit.flash.checks import Check, first
+from edgekit.flash.bundles import Terms
+from edgekit.flash.checks import Check, first, version
 from edgekit.flash.facts import Disk, Facts, Homes
 from edgekit.flash.parcel import ARRIVED, BOOT_UNIT, UNITS, Parcel, boot_unit
 from edgekit.target import Target
 
 AT_REST = ("architecture", "C library", "Python", "target")
 """The questions of `checks` that a device at rest answers."""
+SMALL = 100_000
+"""Bytes of a list of versions."""
 
 
-def foreseen(root: Root, facts: Facts, manifest: Manifest, target: Target | None) -> list[Check]:
+def foreseen(facts: Facts, manifest: Manifest, target: Target | None) -> list[Check]:
     """Whether the device is right for the bundle, as far as it tells."""
     asked = first(facts, manifest, target, 0.0)
-    return [*(check for check in asked if check.name in AT_REST), _system(facts), _floor(root, manifest, facts.homes)]
+    return [*(check for check in asked if check.name in AT_REST), _system(facts)]
+
+
+def versions(root: Root, facts: Facts, vouched: Vouched, terms: Terms) -> list[Check]:
+    """Whether the device will take this version beside what lies in its folders; it judges again."""
+    found = _model(root, vouched.manifest.name, facts.homes)
+    return version(replace(facts, status={"models": [found]}), vouched.manifest, vouched.digest[:12], terms)
 
 
 def is_staged(root: Root, parcel: Parcel, homes: Homes) -> bool:
@@ -59,13 +72,23 @@ def _system(facts: Facts) -> Check:
     return Check("system", "ok", f"systemd {facts.systemd or 'of unknown version'}")
 
 
-def _floor(root: Root, manifest: Manifest, homes: Homes) -> Check:
-    """The device's own rollback floor; the device judges again."""
+def _model(root: Root, name: str, homes: Homes) -> Mapping[str, Any]:
+    """One model in the shape in which a running device tells it. What does not read, the device makes anew."""
+    slot = f"{homes.device}/store/slots/{name}"
+    live = find(root, f"{slot}/live")
+    floor = _object(content(root, f"{homes.device}/floor.json")).get("names")
+    return {
+        "name": name,
+        "live": None if live is None else {"id": live[0].rpartition("/")[2]},
+        "trial": _object(content(root, f"{slot}/trial.json")) or None,
+        "refused": (content(root, f"{slot}/refused", SMALL) or b"").decode("ascii", errors="replace").split(),
+        "floor": floor.get(name) if isinstance(floor, dict) else None,
+    }
+
+
+def _object(raw: bytes | None) -> Mapping[str, Any]:
     try:
-        least = json.loads(content(root, f"{homes.device}/floor.json") or b"{}").get("names", {}).get(manifest.name, 0)
-    except (ValueError, AttributeError, RecursionError):
-        least = 0  # the device makes a spoilt file anew from what is installed there
-    if isinstance(least, int) and manifest.release < least:
-        words = f"{manifest.name} {manifest.version} is release {manifest.release}; the device takes {least} or later"
-        return Check("release", "refusal", words, "build it again, or go back on the device: edgekit-runtime rollback")
-    return Check("release", "ok", str(manifest.release))
+        found = json.loads(raw or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -24,6 +24,8 @@ MOST = 16 * 2**20
 LONG = 900.0
 """Seconds that a step may take where nobody watches it."""
 AGAIN = "run the same again: it goes on where it stopped"
+LONGEST = 16_000
+"""Letters of a line that are shown: a line of the journal as JSON fits."""
 _TAIL = 2**17
 """Bytes of what is said beside the answer that are kept, and of the longest line."""
 
@@ -213,4 +215,4 @@ def _master(
 def printable(line: bytes) -> str:
     """A line of a device, without what would move a terminal's cursor."""
     text = line.decode(errors="replace").rstrip("\r")
-    return "".join(letter if letter.isprintable() or letter == "\t" else "?" for letter in text[:2000])
+    return "".join(letter if letter.isprintable() or letter == "\t" else "?" for letter in text[:LONGEST])

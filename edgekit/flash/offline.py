@@ -6,9 +6,8 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import edgekit_runtime
@@ -22,11 +21,13 @@ from edgekit.flash.at_rest import Root, facts_of, is_root
 from edgekit.flash.card import Part, read_ext, told
 from edgekit.flash.carrying import newer_there, up_to_date
 from edgekit.flash.checks import Check, Needed, refused, room
+from edgekit.flash.differing import keep
 from edgekit.flash.facts import Facts, Homes
 from edgekit.flash.flashing import Flashed
-from edgekit.flash.foreseen import foreseen, is_live, is_staged, stick_room, writable
+from edgekit.flash.foreseen import foreseen, is_live, is_staged, stick_room, versions, writable
 from edgekit.flash.parcel import Contents, Parcel, in_root, parcel_of
-from edgekit.flash.trusting import Trusting, trusting, verified
+from edgekit.flash.staging import Kind, Plan, Prepared, Wishes, steps_of
+from edgekit.flash.trusting import Trusting, leave, trusting, verified
 from edgekit.flash.wheels import Platform, Wheelhouse, fetched, wanted
 from edgekit.model import Tell
 from edgekit.target import find_target
@@ -35,47 +36,6 @@ PYTHONS: Mapping[str, tuple[int, int]] = {"3.11": (2, 36), "3.12": (2, 39), "3.1
 """The Pythons of Debian 12, Ubuntu 24.04 and Debian 13, with the C library that each comes with."""
 USUAL = ("3.11", "3.13")
 """What a stick carries, where nobody says which Python the device has."""
-PROBATION = 300.0
-Kind = Literal["image", "root", "stick"]
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What is to be flashed, and where: `image:FILE` or `file://FOLDER`. `partition`: of several roots this one;
-    `in_place`: no copy of the image; `pythons`: of the devices that a stick is for."""
-
-    bundle: Path
-    where: str
-    keys: Path
-    partition: int | None = None
-    in_place: bool = False
-    pythons: tuple[str, ...] = USUAL
-    probation: float = PROBATION
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What would be done: each check, each step in words, how many bytes are written; `done`: nothing is left to do."""
-
-    where: str
-    kind: Kind
-    checks: tuple[Check, ...]
-    manifest: Manifest
-    id: str = ""
-    steps: tuple[str, ...] = ()
-    size: int = 0
-    done: bool = False
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A plan and what it takes to carry it out."""
-
-    wishes: Wishes
-    plan: Plan
-    path: Path
-    part: Part | None = None
-    parcel: Parcel | None = None
 
 
 def is_offline(where: str) -> bool:
@@ -95,6 +55,8 @@ def prepare(wishes: Wishes, tell: Tell) -> Prepared:
     kind, path = _place(wishes.where)
     if kind == "stick":
         return _for_stick(Prepared(wishes, Plan(str(path), kind, (), manifest), path), tell)
+    if wishes.pythons:
+        raise EdgeKitError("--python is for a stick: a device's own files tell which it has", hint="leave it out")
     if kind == "root":
         return _for_root(Prepared(wishes, Plan(str(path), kind, (), manifest), path), folder.as_root(path), tell)
     programs = ext4.programs(tell)
@@ -122,40 +84,24 @@ def carry_out(prepared: Prepared, tell: Tell) -> Flashed:
     if against := refused(plan.checks):
         raise EdgeKitError(f"{against[0].name}: {against[0].words}", hint=against[0].hint)
     assert parcel is not None
+    assert prepared.vouched is not None
     name, version = plan.manifest.name, plan.manifest.version
     if plan.done:
         return Flashed("unchanged", name, version, plan.id, False, 0, None)
     if plan.kind == "stick":
         tell(f"writing {plan.where}")
         folder.carry(prepared.path, parcel.items)
-        following = f"on the device: sh {folder.CARRIED}/install.sh"
-        return Flashed("carried", name, version, plan.id, False, plan.size, None, following)
-    if plan.kind == "root":
+        outcome, following = "carried", f"on the device: sh {folder.CARRIED}/install.sh"
+    elif plan.kind == "root":
         tell(f"writing {plan.where}")
         folder.put(prepared.path, in_root(parcel, Homes()))
+        outcome, following = "staged", ""
     else:
         _into_image(prepared, parcel, tell)
-    return Flashed("staged", name, version, plan.id, False, plan.size, None)
-
-
-def lines(plan: Plan) -> list[str]:
-    """The plan in words."""
-    name = f"{plan.manifest.name} {plan.manifest.version} ({plan.id})"
-    return [f"{name} is in {plan.where} already: nothing to do"] if plan.done else list(plan.steps)
-
-
-def to_json(plan: Plan) -> dict[str, Any]:
-    """The plan for machines."""
-    return {
-        "where": plan.where,
-        "kind": plan.kind,
-        "checks": [{"name": c.name, "state": c.state, "words": c.words, "hint": c.hint} for c in plan.checks],
-        "refused": bool(refused(plan.checks)),
-        "bundle": {"name": plan.manifest.name, "version": plan.manifest.version, "id": plan.id},
-        "bytes": plan.size,
-        "steps": list(plan.steps),
-        "nothing_to_do": plan.done,
-    }
+        outcome, following = "staged", ""
+    if prepared.wishes.kept is not None:
+        keep(prepared.wishes.kept, prepared.wishes.bundle, prepared.vouched)
+    return Flashed(outcome, name, version, plan.id, False, plan.size, None, following)
 
 
 def _into_image(prepared: Prepared, parcel: Parcel, tell: Tell) -> None:
@@ -206,19 +152,22 @@ def _for_root(begun: Prepared, root: Root, tell: Tell) -> Prepared:
         target = None
     trust = trusting(facts.trust, wishes.keys)
     vouched, signed = _verified(wishes, trust)
-    checks = [*foreseen(root, facts, manifest, target), trust.check, signed]
+    checks = [*foreseen(facts, manifest, target), trust.check, signed, *_leave(wishes, trust, manifest)]
+    if vouched is not None:
+        checks += versions(root, facts, vouched, wishes.terms)
     if begun.plan.kind == "root" or wishes.in_place:
         checks.append(writable(begun.path))
     if vouched is None or refused(checks):
         return _with(begun, checks)
+    begun = replace(begun, vouched=vouched)
     try:
         houses = _houses(facts, manifest, tell)
     except EdgeKitError as error:
         return _with(begun, [*checks, Check("wheels", "refusal", error.what, error.hint)])
     contents = _contents(wishes, vouched, facts.arch, trust, houses)
     parcel = parcel_of(contents)
-    done = is_staged(root, parcel, facts.homes)
-    done = done or (houses is None and is_live(root, manifest, vouched.digest, facts.homes))
+    same = houses is None and not trust.documents and wishes.serve in (None, facts.words)
+    done = is_staged(root, parcel, facts.homes) or (same and is_live(root, manifest, vouched.digest, facts.homes))
     if not done:
         unpacked = sum(house.unpacked for house in (houses or {}).values())
         checks += room(facts, Needed(parcel.size + unpacked, 2 * parcel.size))
@@ -230,15 +179,17 @@ def _for_stick(begun: Prepared, tell: Tell) -> Prepared:
     wishes, manifest = begun.wishes, begun.plan.manifest
     trust = trusting(None, wishes.keys)
     vouched, signed = _verified(wishes, trust)
-    checks = [trust.check, signed, writable(begun.path)]
-    if unknown := [python for python in wishes.pythons if python not in PYTHONS]:
+    checks = [trust.check, signed, *_leave(wishes, trust, manifest), writable(begun.path)]
+    pythons = wishes.pythons or USUAL
+    if unknown := [python for python in pythons if python not in PYTHONS]:
         raise EdgeKitError(f"there is no runtime for Python {unknown[0]}", hint=f"choose from {', '.join(PYTHONS)}")
     if vouched is None or refused(checks):
         return _with(begun, checks)
+    begun = replace(begun, vouched=vouched)
     arch = find_target(manifest.target).arch
     pins, engines = wanted(manifest, arch)
     houses = {}
-    for python in wishes.pythons:
+    for python in pythons:
         major, minor = map(int, python.split("."))
         houses[python] = fetched(Platform(arch, (major, minor), PYTHONS[python]), pins, engines, tell)
     contents = _contents(wishes, vouched, arch, trust, houses)
@@ -257,6 +208,12 @@ def _verified(wishes: Wishes, trust: Trusting) -> tuple[Vouched | None, Check]:
         return None, Check("bundle", "refusal", error.what, error.hint)
 
 
+def _leave(wishes: Wishes, trust: Trusting, manifest: Manifest) -> list[Check]:
+    """Of a signed leave to install an older release, whether the device will take it; by its own clock, later."""
+    raw = wishes.terms.downgrade
+    return [] if raw is None or trust.trust is None else [leave(raw, trust.trust, manifest, time.time())]
+
+
 def _houses(facts: Facts, manifest: Manifest, tell: Tell) -> dict[str, Wheelhouse] | None:
     """The runtime's wheels, by the device's Python; None where it has the runtime."""
     assert facts.python is not None
@@ -273,8 +230,9 @@ def _contents(
     wishes: Wishes, vouched: Vouched, arch: str, trust: Trusting, houses: dict[str, Wheelhouse] | None
 ) -> Contents:
     return Contents(
-        wishes.bundle, vouched.manifest, vouched.digest, arch, trust.documents, houses, Homes(), wishes.probation
-    )
+        wishes.bundle, vouched.manifest, vouched.digest, arch, trust.documents, houses, Homes(), wishes.terms,
+        wishes.serve,
+    )  # fmt: skip
 
 
 def _with(
@@ -287,25 +245,6 @@ def _with(
     """The plan with what was found."""
     plan = replace(begun.plan, checks=tuple(checks), done=done)
     if contents is not None and parcel is not None:
-        steps = () if done else _steps(begun, contents)
+        steps = () if done else steps_of(begun, contents)
         plan = replace(plan, id=contents.digest[:12], steps=steps, size=parcel.size)
     return replace(begun, plan=plan, parcel=parcel)
-
-
-def _steps(begun: Prepared, contents: Contents) -> tuple[str, ...]:
-    """What is done, in words."""
-    manifest, in_place = contents.manifest, begun.wishes.in_place
-    pythons = ", ".join(contents.houses or ())
-    what = [f"the runtime for Python {pythons} ({contents.arch})"] if contents.houses else []
-    what += [*(["the trust document"] if contents.trust else []), f"the bundle {manifest.name} {manifest.version}"]
-    if begun.plan.kind == "stick":
-        return (
-            f"write {', '.join(what)} into {folder.CARRIED}/",
-            f"then, on the device: sh {folder.CARRIED}/install.sh",
-        )
-    found = [f"write {', '.join(what)}, and a unit that installs them"]
-    if begun.plan.kind == "image":
-        how = "write into the image itself: cut short, it has to be made anew" if in_place else "copy the image"
-        found = [how, "check its file system", *found, "check its file system again"]
-        found += [] if in_place else ["put the copy in the image's place"]
-    return (*found, "at its next start the device verifies the bundle, replays its recorded inputs and serves it")

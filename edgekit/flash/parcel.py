@@ -1,16 +1,20 @@
 """What is brought to a device that cannot be reached: runtime, service, trust and bundle, and the program for them.
 
-Refuses nothing itself: `offline` has checked all of it. Pure but for reading the files that it names."""
+Refuses nothing itself: `offline` has checked all of it. Pure but for reading the files that it names.
 
+All of a bundle goes into it, never a delta: it is written where it is read, and what is on the device may change."""
+
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
 from edgekit_runtime.manifest import Manifest
 
 from edgekit.flash.at_rest import Item
+from edgekit.flash.bundles import Terms
 from edgekit.flash.carrying import wish_of
 from edgekit.flash.facts import Homes
 from edgekit.flash.wheels import Wheelhouse
@@ -19,6 +23,8 @@ ARRIVED = "arrived"
 """The folder of parcels, in that of the runtimes."""
 BOOT_UNIT = "edgekit-install.service"
 UNITS = "etc/systemd/system"
+LEAVE = "leave.json"
+"""The signed leave to install an older release, in a parcel."""
 MADE = "# made by edgekit flash"
 INSTALL = """#!/bin/sh
 # Run this on the device, as root: sh install.sh
@@ -51,7 +57,8 @@ class Parcel:
 
 @dataclass(frozen=True)
 class Contents:
-    """What goes into a parcel. `houses`: the runtime's wheels by the device's Python; None: it has its runtime."""
+    """What goes into a parcel. `houses`: the runtime's wheels by the device's Python; None: it has its runtime.
+    `serve`: the words to serve with; None: as before."""
 
     bundle: Path
     manifest: Manifest
@@ -60,12 +67,13 @@ class Contents:
     trust: tuple[bytes, ...]
     houses: Mapping[str, Wheelhouse] | None
     homes: Homes
-    probation: float
+    terms: Terms
+    serve: tuple[str, ...] | None = None
 
 
 def parcel_of(contents: Contents) -> Parcel:
-    """Make it. The same contents give the same parcel."""
-    manifest, homes = contents.manifest, contents.homes
+    """Make it. The same contents give the same label, and others another one."""
+    manifest, homes, terms = contents.manifest, contents.homes, contents.terms
     names = sorted([*manifest.files, "manifest.json", "model.sig"])
     items = [Item(f"bundle/{name}", contents.bundle / name) for name in names]
     trust = [Item(f"trust/{number}.json", raw) for number, raw in enumerate(contents.trust)]
@@ -74,13 +82,17 @@ def parcel_of(contents: Contents) -> Parcel:
     own = files("edgekit.flash")
     items += [Item(name, own.joinpath(name).read_bytes()) for name in ("hands.py", "arrival.py")]
     items.append(Item("install.sh", INSTALL.encode(), 0o755))
+    items += [Item(LEAVE, terms.downgrade, 0o600)] if terms.downgrade is not None else []
     runtimes = None
     if contents.houses is not None:
         runtimes = {python: wish_of(house, homes) for python, house in sorted(contents.houses.items())}
     label = {
         "name": manifest.name, "version": manifest.version, "target": manifest.target, "arch": contents.arch,
         "prefix": homes.prefix, "device": homes.device, "trust": [item.path for item in trust],
-        "probation": contents.probation, "runtimes": runtimes,
+        "install": replace(terms, downgrade=None).words(), "leave": LEAVE if terms.downgrade is not None else None,
+        "serve": None if contents.serve is None else list(contents.serve), "runtimes": runtimes,
+        "manifest": contents.digest,
+        "files": {one.path: hashlib.sha256(one.source).hexdigest() for one in items if isinstance(one.source, bytes)},
     }  # fmt: skip
     items.append(Item("parcel.json", json.dumps(label, indent=1).encode() + b"\n"))
     return Parcel(f"{manifest.release:012d}-{manifest.name}-{contents.digest[:12]}", tuple(items))

@@ -2,11 +2,13 @@
 
 Refuses nothing."""
 
+import shlex
 from typing import Any
 
 import edgekit_runtime
 
 from edgekit.flash import checks, running
+from edgekit.flash.bundles import Terms
 from edgekit.flash.flashing import Order, Plan
 from edgekit.flash.moving import megabytes
 
@@ -37,12 +39,27 @@ def lines(plan: Plan, order: Order) -> list[str]:
         f"bundle: {manifest.name} {manifest.version} ({plan.id}); {megabytes(rest.size)} to send{deltas}, "
         f"{rest.there} of {rest.of} files are there; {replaces}"
     )
-    told.append(f"it is tried there, then on probation for {order.terms.probation:g} s")
+    told += how(order.terms)
+    if order.words not in (None, found.words):
+        later = "" if running.supervised(found) or not plan.serves else ", from the server's next start on"
+        told.append(f"it serves with other words{later}: {shlex.join(order.words or ()) or 'none'}")
     if running.supervised(found):
         told.append("service: edgekit.service of systemd")
     elif not plan.serves:
         told.append("service: started by us" if order.start else "service: none; no systemd looks after these folders")
     return told
+
+
+def how(terms: Terms) -> list[str]:
+    """How the device installs it, in words."""
+    beside = ""
+    if terms.shadow:
+        beside = f", compared with the live version on {float(terms.shadow[1]):.3g} of its requests"
+    drift = ", which a drift alarm ends too" if terms.roll_back_on_drift else ""
+    found = [f"it is tried there{beside}, then on probation for {terms.probation:g} s{drift}"]
+    found += ["it is installed even if the device went back from it before"] if terms.again else []
+    found += ["a signed leave to install an older release goes along"] if terms.downgrade is not None else []
+    return found
 
 
 def to_json(plan: Plan) -> dict[str, Any]:

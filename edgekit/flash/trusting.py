@@ -1,6 +1,7 @@
 """Whom a device will trust after a flash, and whether that lets this bundle in: told before anything is sent.
 
-Refuses, as the device will: an unsigned or touched bundle, a key that is not trusted or was revoked, an expired one."""
+Refuses, as the device will: an unsigned or touched bundle, a key that is not trusted or was revoked, an expired
+one; and to send a trust document that does not follow from the device's."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from edgekit import keys
 from edgekit.flash.checks import Check
 
 TWO = "copy the newer folder of keys here, then revoke or rotate again"
+APART = "keys were changed on two machines, or it is somebody else's device"
+FOREIGN = "bring the folder of keys that the device follows here, and make your changes again in that one"
 
 
 @dataclass(frozen=True)
@@ -55,15 +58,35 @@ def trusting(there: bytes | None, home: Path) -> Trusting:
         return Trusting((), now, Check("trust", "warning", words, TWO))
     if ours is None or ours.serial == now.serial:
         return Trusting((), now, Check("trust", "ok", f"the device has document {now.serial}"))
+    if (lost := _lost(now, ours, home)) is not None:
+        words = f"the device has another document {now.serial} than yours ({ours.serial}) was made from{lost}"
+        return Trusting((), now, Check("trust", "refusal", f"{words}: {APART}", FOREIGN))
     try:
         documents, after = keys.trust_chain(home, now.serial), now
         for raw in documents:
             after = succeed(after, raw)
     except EdgeKitError as error:
         words = f"the device has document {now.serial} and will not take ours ({ours.serial}): {error.what}"
-        return Trusting((), now, Check("trust", "warning", words, error.hint))
+        return Trusting((), now, Check("trust", "refusal", words, error.hint or FOREIGN))
     words = f"the device has document {now.serial} and gets {after.serial}"
     return Trusting(tuple(documents), after, Check("trust", "ok", words))
+
+
+def _lost(now: Trust, ours: Trust, home: Path) -> str | None:
+    """What the device would forget with `ours`, in words, where that was not made from what it trusts `now`; else None.
+
+    Only the root's signature and the revocations tell that to a device: it would take such a document, and refuse from
+    then on what was signed by keys that the other machine made. Where our earlier documents are not here any more,
+    `ours` has to know all keys at least: none is ever taken out of a document.
+    """
+    earlier = (accepted(raw) for raw in keys.trust_chain(home, now.serial - 1))
+    same = next((one for one in earlier if one.serial == now.serial), None)
+    known = {key.public for key in ours.keys} | set(ours.roots)
+    gone = [key.name for key in now.keys if key.public not in known]
+    gone += [f"the root {root.fingerprint[:12]}" for root in now.roots if root not in known]
+    if same == now or (same is None and not gone):
+        return None
+    return f", which forgets {', '.join(gone)}" if gone else ""
 
 
 def leave(raw: bytes, trust: Trust, manifest: Manifest, now: float) -> Check:

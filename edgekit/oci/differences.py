@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit_runtime.bundle import describe
 from edgekit_runtime.errors import BadBundle, EdgeKitError
 
 from edgekit.oci.answers import Refused
@@ -58,7 +59,7 @@ def make_deltas(packed: Packed, old: Mapping[str, Path], tell: Callable[[str], N
         if base is None or size < LEAST:
             continue
         tell(f"comparing {title} with its older version")
-        content, of = deltas.make(base, layer.path), _digest(base)
+        content, of = deltas.make(base, layer.path), f"sha256:{describe(base).sha256}"
         if content is None:
             content, of = deltas.make(b"", layer.path), NOTHING
         if content is None or len(content) >= size:
@@ -136,8 +137,3 @@ def apply(blob: Path, base: Path | None, out: Path, wanted: Descriptor) -> bool:
 def _is_delta(layer: Descriptor) -> bool:
     names = (layer.annotations.get(BASE, ""), layer.annotations.get(RESULT, ""))
     return layer.media_type == DELTA and all(DIGEST.fullmatch(name) for name in names)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

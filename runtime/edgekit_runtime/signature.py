@@ -110,18 +110,6 @@ def parse_signature(raw: bytes) -> Claim:
     return Claim(key, parse_envelope(fields.get("dsseEnvelope")))
 
 
-def read_signature(raw: bytes, keys: Mapping[str, PublicKey]) -> Signed:
-    """What the signature file in `raw` says, signed by one of `keys`, by fingerprint.
-
-    Raises:
-        Untrusted: it does not read, is by another key, or was changed since.
-    """
-    claim = parse_signature(raw)
-    if claim.key not in keys:
-        raise Untrusted(f"signed by {claim.key[:12]!r}, a key that is not trusted here", reason="wrong_key")
-    return claim.proven(keys[claim.key])
-
-
 def refuse_names(names: Iterable[str]) -> None:
     """Raise `Untrusted` where files of these names cannot lie in one folder, whatever the file system makes of case
     and of Unicode."""

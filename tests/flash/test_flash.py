@@ -1,5 +1,7 @@
 """Flashing over a real OpenSSH server: an empty device, the same again, a new version, and all that is refused."""
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +41,9 @@ def test_an_empty_device_serves_what_was_flashed(flashed: There) -> None:
     status = edgekit("status", flashed.url, *flashed.words(), "--json")
     assert '"served"' in status.out
     assert edgekit("logs", flashed.url, *flashed.words()).out.count("serving tiny") == 1
+    told = edgekit("logs", flashed.url, *flashed.words(), "--json").out.splitlines()
+    assert sum(json.loads(line)["MESSAGE"].startswith("serving tiny") for line in told) == 1
+    assert "hint:  say --yes\n" in edgekit("rollback", flashed.url, "tiny", *flashed.words()).err
 
 
 def test_the_device_signed_a_receipt_which_is_kept(flashed: There) -> None:
@@ -52,6 +57,13 @@ def test_the_same_again_changes_nothing(flashed: There) -> None:
     assert done.code == 0, done.err
     assert done.facts["nothing_to_do"]
     assert done.facts["runtime_bytes"] == 0
+
+
+def test_the_same_again_with_other_words_is_not_nothing(flashed: There) -> None:
+    for serve, nothing in (("--port 0", True), ("--port 0 --max-body 32", False)):
+        words = ("--dry-run", "--json", "--serve", serve)
+        done = edgekit("flash", flashed.folder / "one", flashed.url, *flashed.words(), *words)
+        assert done.facts["nothing_to_do"] is nothing
 
 
 def test_another_version_brings_only_what_differs(flashed: There) -> None:
@@ -135,6 +147,27 @@ def test_a_revoked_key_is_refused_once_the_device_was_told(
     keys.revoke(keys.default_home(), "main", "lost")
     with a_device(server, tmp_path) as there:
         refused(there, bundle, "a key that was revoked: 'lost'", None)
+
+
+def test_a_trust_that_would_make_the_device_forget_keys_is_refused_before_anything_is_changed(
+    flashed: There, tmp_path: Path
+) -> None:
+    for name in ("here", "there"):
+        shutil.copytree(keys.default_home(), tmp_path / name)
+    for folder, name in (("there", "theirs"), ("here", "mine"), ("here", "more")):
+        keys.new(tmp_path / folder, name)
+    before, trust = (flashed.device / "trust.json").read_bytes(), keys.trust_document(tmp_path / "there")
+    (flashed.device / "trust.json").write_bytes(trust)
+    try:
+        bundle = a_bundle(flashed.folder / "apart", version="9", release=9)
+        done = edgekit("flash", bundle, flashed.url, *flashed.words(), *SOON, "--keys", tmp_path / "here")
+        assert done.code == 1
+        assert "which forgets theirs" in done.err
+        assert "hint:  bring the folder of keys that the device follows here" in done.err
+        assert (flashed.device / "trust.json").read_bytes() == trust
+        assert flashed.live() == "1"
+    finally:
+        (flashed.device / "trust.json").write_bytes(before)
 
 
 def refused(there: There, bundle: Path, words: str, live: str | None = "1") -> None:

@@ -15,15 +15,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from edgekit_runtime.bundle import read_manifest
 from edgekit_runtime.errors import Busy, EdgeKitError, NotFound
 
 from edgekit import keys
-from edgekit.flash import arrival, ext4, folder, offline
+from edgekit.cache import Cache
+from edgekit.flash import arrival, ext4, folder, staging
 from edgekit.flash.at_rest import Item, content, facts_of, find
+from edgekit.flash.bundles import Terms
 from edgekit.flash.card import Part, read_card, read_ext
 from edgekit.flash.checks import refused
-from edgekit.flash.offline import Wishes, carry_out, prepare
+from edgekit.flash.differing import Kept
+from edgekit.flash.facts import Homes
+from edgekit.flash.offline import carry_out, prepare
+from edgekit.flash.parcel import Contents, in_root, parcel_of
+from edgekit.flash.staging import Wishes
+from edgekit.oci.blobs import Blobs
 from edgekit.places import roots
+from tests.commands import edgekit
 from tests.flash.cards import FAT, LINUX, MIB, elf, fsck, gpt, make_ext4, make_root, mbr, silent
 from tests.runtime.bundles import make_bundle
 from tests.runtime.signing import relisted, sign_folder
@@ -139,10 +148,10 @@ def test_an_image_with_a_strange_name_is_staged(bundle, home, card):
 def test_a_plan_alone_writes_nothing(bundle, home, card):
     before = digest(card)
     plan = prepare(Wishes(bundle, f"image:{card}", home), silent).plan
-    told = offline.to_json(plan)
+    told = staging.to_json(plan)
     assert not told["refused"]
     assert plan.size == told["bytes"] > 0
-    assert any("copy the image" in line for line in offline.lines(plan))
+    assert any("copy the image" in line for line in staging.lines(plan))
     assert digest(card) == before
     assert [path.name for path in card.parent.iterdir()] == ["card.img"]
 
@@ -150,7 +159,7 @@ def test_a_plan_alone_writes_nothing(bundle, home, card):
 def test_in_place_is_said_plainly_and_done(bundle, home, card):
     inode = card.stat().st_ino
     plan = prepare(Wishes(bundle, f"image:{card}", home, in_place=True), silent).plan
-    assert any("has to be made anew" in line for line in offline.lines(plan))
+    assert any("has to be made anew" in line for line in staging.lines(plan))
     assert flash(bundle, f"image:{card}", home, in_place=True) == "staged"
     assert card.stat().st_ino == inode
     assert fsck(card, START) == 0
@@ -168,7 +177,7 @@ WRONG = {
     "Python": lambda root: (root / "usr/bin/python3").unlink(),
     "target": lambda root: write(root / "var/lib/edgekit/target", b"jetson-orin-nano\n"),
     "system": lambda root: (root / "usr/lib/systemd/systemd").unlink(),
-    "release": lambda root: write(root / "var/lib/edgekit/floor.json", b'{"names": {"tiny": 1001}, "seen": 0}'),
+    "floor": lambda root: write(root / "var/lib/edgekit/floor.json", b'{"names": {"tiny": 1001}, "seen": 0}'),
 }
 
 
@@ -286,7 +295,8 @@ def test_two_flashes_of_one_image_do_not_meet(bundle, home, card):
 KILLED = """
 import sys
 from pathlib import Path
-from edgekit.flash.offline import Wishes, carry_out, prepare
+from edgekit.flash.offline import carry_out, prepare
+from edgekit.flash.staging import Wishes
 prepared = prepare(Wishes(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])), lambda words: None)
 print("ready", flush=True)
 carry_out(prepared, lambda words: None)
@@ -332,11 +342,130 @@ def test_a_mounted_root_is_staged_and_read_as_the_device_would(bundle, home, roo
     assert flash(bundle, f"file://{mounted}", home) == "unchanged"
 
 
+def test_how_it_is_to_be_installed_goes_along_with_it(bundle, home, root, tmp_path):
+    """Wishes, a signed leave and the words to serve with; other ones are another parcel, and so is another trust."""
+    mounted, keys_here = shutil.copytree(root, tmp_path / "root", symlinks=True), tmp_path / "keys"
+    shutil.copytree(home, keys_here)
+    terms = Terms(7.0, True, True, keys.allow(home, "tiny", 5, 1))
+    assert flash(bundle, f"file://{mounted}", keys_here, terms=terms, serve=("--port", "0")) == "staged"
+    with pytest.raises(EdgeKitError, match="--python is for a stick"):
+        flash(bundle, f"file://{mounted}", home, pythons=("3.11",))
+    label = json.loads((parcel_in(mounted) / "parcel.json").read_text())
+    assert label["install"] == ["--probation", "7", "--again", "--roll-back-on-drift"]
+    assert (parcel_in(mounted) / label["leave"]).read_bytes() == terms.downgrade
+    assert label["serve"] == ["--port", "0"]
+    changes = ({}, {"terms": replace(terms, downgrade=keys.allow(home, "tiny", 6, 1))}, {"serve": None}, {})
+    wished, outcomes = {"terms": terms, "serve": ("--port", "0")}, []
+    for change in changes:
+        wished |= change
+        outcomes.append(flash(bundle, f"file://{mounted}", keys_here, **wished))
+    keys.new(keys_here, "more")
+    outcomes += [flash(bundle, f"file://{mounted}", keys_here, **wished) for _ in range(2)]
+    assert outcomes == ["unchanged", "staged", "staged", "unchanged", "staged", "unchanged"]
+    plan = prepare(Wishes(bundle, f"file://{mounted}", home, terms=terms, serve=()), silent).plan
+    told = " ".join(staging.lines(plan))
+    assert "it serves with these words from then on: none" in told
+    assert "on probation for 7 s, which a drift alarm ends too" in told
+    assert "even if the device went back from it before" in told
+    assert "a signed leave" in told
+
+
+def of_the_model(root: Path, bundle: Path, live: bool = False, refused: bool = False) -> None:
+    """What a device's folders hold once it was served: another version, or this one, or it went back from this one."""
+    store, id = root / "var/lib/edgekit/store", digest(bundle / "manifest.json")[:12]
+    shown = id if live else "0" * 12
+    (store / "versions/tiny" / shown).mkdir(parents=True)
+    (store / "slots/tiny").mkdir(parents=True)
+    (store / "slots/tiny/live").symlink_to(f"../../versions/tiny/{shown}")
+    if refused:
+        (store / "slots/tiny/refused").write_text(f"{'1' * 12}\n{id}\n")
+
+
+def test_a_version_that_the_device_went_back_from_is_staged_only_when_that_is_said(bundle, home, root, tmp_path):
+    mounted = shutil.copytree(root, tmp_path / "root", symlinks=True)
+    of_the_model(mounted, bundle, refused=True)
+    plan = prepare(Wishes(bundle, f"file://{mounted}", home), silent).plan
+    assert [(one.name, "--again" in one.hint) for one in refused(plan.checks)] == [("refused", True)]
+    assert flash(bundle, f"file://{mounted}", home, terms=Terms(again=True)) == "staged"
+
+
+def test_an_older_release_is_staged_with_a_signed_leave_for_it(bundle, home, root, tmp_path):
+    mounted = shutil.copytree(root, tmp_path / "root", symlinks=True)
+    WRONG["floor"](mounted)
+    for raw, name in ((None, "floor"), (b"{}", "leave"), (keys.allow(home, "tiny", 1001, 1), "leave")):
+        plan = prepare(Wishes(bundle, f"file://{mounted}", home, terms=Terms(downgrade=raw)), silent).plan
+        assert [one.name for one in refused(plan.checks)] == [name]
+    terms = Terms(downgrade=keys.allow(home, "tiny", 1000, 1))
+    assert flash(bundle, f"file://{mounted}", home, terms=terms) == "staged"
+
+
+def test_a_version_is_compared_first_only_where_one_is_live(bundle, home, root, tmp_path):
+    mounted, terms = shutil.copytree(root, tmp_path / "root", symlinks=True), Terms(shadow=("--shadow", "0.1"))
+    plan = prepare(Wishes(bundle, f"file://{mounted}", home, terms=terms), silent).plan
+    assert [one.words for one in refused(plan.checks)] == ["no version of tiny is live there to compare with"]
+    of_the_model(mounted, bundle)
+    plan = prepare(Wishes(bundle, f"file://{mounted}", home, terms=terms), silent).plan
+    assert "compared with the live version on 0.1 of its requests" in " ".join(staging.lines(plan))
+    assert flash(bundle, f"file://{mounted}", home, terms=terms) == "staged"
+    assert json.loads((parcel_in(mounted) / "parcel.json").read_text())["install"][-2:] == ["--shadow", "0.1"]
+
+
+def test_what_is_live_already_is_staged_again_only_for_new_trust_or_other_words(bundle, home, root, tmp_path):
+    mounted, keys_here = shutil.copytree(root, tmp_path / "root", symlinks=True), tmp_path / "keys"
+    shutil.copytree(home, keys_here)
+    of_the_model(mounted, bundle, live=True)
+    write(mounted / "var/lib/edgekit/trust.json", keys.trust_document(home))
+    write(mounted / "opt/edgekit/serve.json", b'["--port", "0"]')
+    for serve, outcome in ((None, "unchanged"), (("--port", "0"), "unchanged"), ((), "staged")):
+        assert flash(bundle, f"file://{mounted}", keys_here, serve=serve) == outcome
+    shutil.rmtree(parcel_in(mounted))
+    keys.new(keys_here, "more")
+    assert flash(bundle, f"file://{mounted}", keys_here) == "staged"
+
+
+def test_another_bundle_of_the_same_name_and_version_is_another_parcel(bundle, home, tmp_path):
+    """On a stick all parcels lie in one folder."""
+    other = shutil.copytree(bundle, tmp_path / "bundle")
+    relisted(other, release=1001)
+    labels = set()
+    for which in (bundle, bundle, other):
+        told = read_manifest(which), digest(which / "manifest.json")
+        labels.add(parcel_of(Contents(which, *told, "aarch64", (), None, Homes(), Terms())).label)
+    assert len(labels) == 2
+
+
+def test_the_command_line_stages_and_tells_it_as_json(bundle, home, root, tmp_path):
+    mounted, where = shutil.copytree(root, tmp_path / "root", symlinks=True), ("--keys", home, "--json", "--quiet")
+    words = ("--again", "--serve", "--port 0", *where)
+    dry = edgekit("flash", bundle, f"file://{mounted}", *words, "--dry-run")
+    assert (dry.code, dry.json()["dry_run"], dry.json()["refused"]) == (0, True, False), dry.err
+    assert "it serves with these words from then on: --port 0" in dry.json()["steps"]
+    assert "say --yes" in edgekit("flash", bundle, f"file://{mounted}", *words).err
+    assert not list(mounted.glob("opt/edgekit/arrived/*"))
+    done = edgekit("flash", bundle, f"file://{mounted}", *words, "--yes")
+    assert (done.code, done.json()["outcome"]) == (0, "staged"), done.err
+    assert "--again" in json.loads((parcel_in(mounted) / "parcel.json").read_text())["install"]
+
+
+def test_what_was_staged_is_kept_for_the_deltas_of_later_flashes(bundle, home, root, tmp_path):
+    mounted = shutil.copytree(root, tmp_path / "root", symlinks=True)
+    large = shutil.copytree(bundle, tmp_path / "bundle")
+    (large / "report.html").write_bytes(os.urandom(70_000))
+    relisted(large)
+    sign_folder(large, keys.signing_key(home))
+    kept = Kept(Blobs(tmp_path / "blobs"), Cache(tmp_path / "cache"))
+    assert flash(large, f"file://{mounted}", home, kept=kept) == "staged"
+    named = {path.name for path in kept.blobs.root.iterdir()}
+    assert {
+        hashlib.sha256((large / name).read_bytes()).hexdigest() for name in ("manifest.json", "report.html")
+    } == named
+
+
 def test_a_staging_that_was_cut_short_does_not_count_and_is_finished_later(bundle, home, root, tmp_path):
     """What says that a parcel is whole is written after all else of it."""
     mounted = shutil.copytree(root, tmp_path / "root", symlinks=True)
     prepared = prepare(Wishes(bundle, f"file://{mounted}", home), silent)
-    items = offline.in_root(prepared.parcel, offline.Homes())
+    items = in_root(prepared.parcel, Homes())
     folder.put(mounted, items[:4])
     assert not list(mounted.glob("opt/edgekit/arrived/*/parcel.json"))
     assert flash(bundle, f"file://{mounted}", home) == "staged"
@@ -440,9 +569,17 @@ set -e
 for d in /opt /var/lib /usr/local/bin /run; do mount -t tmpfs none $d; done
 cp /etc/passwd {scratch}/passwd; echo 'edgekit:x:64999:64999::/var/lib/edgekit:/bin/false' >> {scratch}/passwd
 mount --bind {scratch}/passwd /etc/passwd
-PATH=/usr/bin:/bin:/usr/sbin:/sbin sh {stick}/edgekit/install.sh
+PATH=/usr/bin:/bin:/usr/sbin:/sbin
+export PATH
+sh {sticks}/1/edgekit/install.sh
 /usr/local/bin/edgekit-runtime status --json
-PATH=/usr/bin:/bin:/usr/sbin:/sbin sh {stick}/edgekit/install.sh
+cat /opt/edgekit/serve.json; ls /var/lib/edgekit/on-drift
+sh {sticks}/1/edgekit/install.sh
+rm /var/lib/edgekit/store/slots/tiny/trial.json
+sh {sticks}/2/edgekit/install.sh
+/usr/local/bin/edgekit-runtime status --json
+echo '{{"names": {{"tiny": 1000}}, "seen": 0}}' > /var/lib/edgekit/floor.json
+sh {sticks}/3/edgekit/install.sh
 """
 
 
@@ -450,19 +587,30 @@ PATH=/usr/bin:/bin:/usr/sbin:/sbin sh {stick}/edgekit/install.sh
 @pytest.mark.skipif(not Path("/usr/bin/python3.11").exists(), reason="the system's Python is another one")
 def test_a_stick_installs_runtime_and_bundle_on_a_device_without_network(bundle, home, tmp_path):
     """By the script on it, in a namespace without a network, by the system's own Python."""
-    ours = shutil.copytree(bundle, tmp_path / "bundle")
-    relisted(ours, target="x86-64-v3")
-    sign_folder(ours, keys.signing_key(home))
-    stick = tmp_path / "stick"
-    (stick / "System Volume Information").mkdir(parents=True)
-    assert flash(ours, f"file://{stick}", home, pythons=("3.11",)) == "carried"
-    assert flash(ours, f"file://{stick}", home, pythons=("3.11",)) == "unchanged"
-    script = AWAY.format(scratch=tmp_path, stick=stick)
+    terms = {
+        1: Terms(7.0, roll_back_on_drift=True),
+        2: Terms(shadow=("--shadow", "0.25", "--shadow-requests", "7")),
+        3: Terms(downgrade=keys.allow(home, "tiny", 999, 1)),
+    }
+    for number, release in ((1, 1000), (2, 1002), (3, 999)):
+        ours = shutil.copytree(bundle, tmp_path / f"bundle{number}")
+        relisted(ours, target="x86-64-v3", version=str(number), release=release)
+        sign_folder(ours, keys.signing_key(home))
+        (tmp_path / str(number) / "System Volume Information").mkdir(parents=True)
+        for outcome in ("carried", "unchanged") if number == 1 else ("carried",):
+            more = {"pythons": ("3.11",), "terms": terms[number], "serve": ("--port", "8123")}
+            assert flash(ours, f"file://{tmp_path}/{number}", home, **more) == outcome
+    script = AWAY.format(scratch=tmp_path, sticks=tmp_path)
     done = subprocess.run(["unshare", "--mount", "--net", "sh", "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"tiny"' in done.stdout
     assert "tiny 1: live; there is no systemd to start it" in done.stdout
     assert "tiny 1: unchanged" in done.stdout
+    assert '["--port", "8123"]tiny' in done.stdout
+    assert '"seconds_left": 7.0' in done.stdout
+    assert "tiny 2: shadowing" in done.stdout
+    assert '"share": 0.25' in done.stdout
+    assert "tiny 3: live" in done.stdout
 
 
 def test_debians_own_arm_files_tell_what_they_are(tmp_path):

@@ -20,7 +20,7 @@ from edgekit_runtime.manifest import Manifest
 
 from edgekit import keys
 from edgekit.flash import carrying, checks, facts, hands, line, names, remote, running, trusting, wheels
-from edgekit.flash.bundles import rest
+from edgekit.flash.bundles import Terms, rest
 from edgekit.flash.facts import Disk, Facts, Homes
 from edgekit.target import find_target
 from tests.runtime.bundles import make_bundle
@@ -132,13 +132,18 @@ def test_what_is_odd_is_warned_of(pi: Facts, manifest: Manifest, name: str, chan
 def test_what_the_device_would_not_take_is_told_before_it_is_sent(pi: Facts, manifest: Manifest) -> None:
     model = {"name": "tiny", "live": {"id": "a" * 12}, "floor": 7, "refused": ["b" * 12], "trial": {"id": "a" * 12}}
     there, old = replace(pi, status={"models": [model]}), replace(manifest, release=6)
-    assert [one.name for one in checks.refused(checks.version(there, old, "b" * 12, False, False))] == [
+    assert [one.name for one in checks.refused(checks.version(there, old, "b" * 12, Terms()))] == [
         "floor",
         "refused",
     ]
-    (only,) = checks.version(there, old, "b" * 12, True, True)
+    (only,) = checks.version(there, old, "b" * 12, Terms(again=True, downgrade=b""))
     assert (only.state, "on trial" in only.words) == ("warning", True)
-    assert checks.version(pi, old, "b" * 12, False, False) == []
+    assert checks.version(pi, old, "b" * 12, Terms()) == []
+    beside = Terms(again=True, downgrade=b"", shadow=("--shadow", "0.1"))
+    assert [one.name for one in checks.refused(checks.version(pi, old, "b" * 12, beside))] == ["shadow"]
+    assert [one.name for one in checks.refused(checks.version(there, old, "b" * 12, beside))] == ["shadow"]
+    proven = replace(pi, status={"models": [model | {"trial": None}]})
+    assert not checks.refused(checks.version(proven, old, "b" * 12, beside))
 
 
 def test_a_full_disk_is_refused_before_anything_is_sent(pi: Facts) -> None:
@@ -411,6 +416,40 @@ def test_a_device_that_knows_a_later_trust_than_ours_is_told(tmp_path: Path) -> 
     assert (found.check.state, "has document 2, yours is 1" in found.check.words) == ("warning", True)
     assert found.documents == ()
     assert trusting.trusting(keys.trust_document(here), there).check.words == "the device has document 1 and gets 2"
+
+
+def test_a_later_trust_that_was_not_made_from_the_devices_is_refused(tmp_path: Path) -> None:
+    """The device itself would take it: its root signed it, and no revocation is forgotten."""
+    here, there = two_machines(tmp_path)
+    keys.new(there, "theirs")
+    keys.new(here, "mine")
+    keys.new(here, "another")
+    document = keys.trust_document(there)
+    for _ in range(2):
+        found = trusting.trusting(document, here)
+        assert (found.check.state, found.documents) == ("refusal", ())
+        assert "another document 2 than yours (3) was made from, which forgets theirs" in found.check.words
+        assert "the folder of keys that the device follows" in found.check.hint
+        # Without its history, a folder has to know every key of the device's.
+        shutil.rmtree(here / keys.EARLIER, ignore_errors=True)
+
+
+def test_a_later_trust_of_another_root_is_refused(tmp_path: Path) -> None:
+    keys.new(tmp_path / "theirs", "main")
+    keys.new(tmp_path / "ours", "main")
+    keys.new(tmp_path / "ours", "more")
+    found = trusting.trusting(keys.trust_document(tmp_path / "theirs"), tmp_path / "ours")
+    assert (found.check.state, "which forgets main, the root" in found.check.words) == ("refusal", True)
+    assert found.check.hint
+
+
+def test_a_later_trust_is_sent_where_the_earlier_ones_are_gone(tmp_path: Path) -> None:
+    here, there = two_machines(tmp_path)
+    keys.new(here, "more")
+    keys.rotate(here, "main")
+    shutil.rmtree(here / keys.EARLIER)
+    found = trusting.trusting(keys.trust_document(there), here)
+    assert (found.check.words, len(found.documents)) == ("the device has document 1 and gets 3", 1)
 
 
 def test_a_leave_to_go_back_is_judged_before_anything_is_sent(tmp_path: Path, manifest: Manifest) -> None:

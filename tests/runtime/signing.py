@@ -9,9 +9,9 @@ from pathlib import Path
 
 from edgekit_runtime.bundle import MANIFEST, describe, read_manifest
 from edgekit_runtime.files import Files
-from edgekit_runtime.keypair import public_of
+from edgekit_runtime.keypair import new_private_key, public_of
 from edgekit_runtime.manifest import to_json
-from edgekit_runtime.signature import SIGNATURE, signed
+from edgekit_runtime.signature import SIGNATURE, Signed, parse_signature, signed
 from edgekit_runtime.trust import Key, Trust
 from edgekit_runtime.verified import Rules
 
@@ -46,6 +46,15 @@ def relisted(folder: Path, **changes: object) -> Path:
 def trusting(root_pem: bytes, **keys: bytes) -> Trust:
     """Trust in these private keys' public halves, by name."""
     return Trust(1, (public_of(root_pem),), tuple(Key(name, public_of(pem)) for name, pem in keys.items()))
+
+
+def read_signature(raw: bytes, *private_pems: bytes) -> Signed:
+    """What a signature file says, as who trusts these private keys' public halves reads it."""
+    claim, trust = (
+        parse_signature(raw),
+        trusting(new_private_key(), **{f"key{n}": one for n, one in enumerate(private_pems)}),
+    )
+    return claim.proven(trust.signer(claim.key, NOW).public)
 
 
 def rules(trust: Trust, target: str | None = "here", floor: int = 0, now: float = NOW) -> Rules:

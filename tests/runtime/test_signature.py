@@ -10,12 +10,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from edgekit_runtime.dsse import pae
 from edgekit_runtime.errors import EdgeKitError, Untrusted
 from edgekit_runtime.keypair import new_private_key, public_of, sign
-from edgekit_runtime.signature import INTOTO, MAX_FILE, MAX_FILES, read_signature, refuse_names, signed
+from edgekit_runtime.signature import INTOTO, MAX_FILE, MAX_FILES, refuse_names, signed
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.runtime.signing import read_signature
+
 PRIVATE = new_private_key()
-KEYS = {public_of(PRIVATE).fingerprint: public_of(PRIVATE)}
+FINGERPRINT = public_of(PRIVATE).fingerprint
 A, B = (hashlib.sha256(text).hexdigest() for text in (b"a", b"b"))
 DIGESTS = {"manifest.json": A, "sub/model.onnx": B}
 
@@ -43,23 +45,23 @@ def with_names(*names):
 
 
 def test_what_is_signed_reads_back():
-    found = read_signature(signed("tiny", DIGESTS, PRIVATE), KEYS)
-    assert (found.key, dict(found.files)) == (public_of(PRIVATE).fingerprint, DIGESTS)
+    found = read_signature(signed("tiny", DIGESTS, PRIVATE), PRIVATE)
+    assert (found.key, dict(found.files)) == (FINGERPRINT, DIGESTS)
 
 
 def test_a_key_that_is_not_trusted_is_refused():
-    for keys in ({}, {public_of(new_private_key()).fingerprint: public_of(new_private_key())}):
+    for others in ((), (new_private_key(),)):
         with pytest.raises(Untrusted) as raised:
-            read_signature(signed("tiny", DIGESTS, PRIVATE), keys)
+            read_signature(signed("tiny", DIGESTS, PRIVATE), *others)
         assert raised.value.reason == "wrong_key"
 
 
 def test_a_hint_of_a_trusted_key_does_not_make_it_the_signer():
     stranger = new_private_key()
     raw = json.loads(signed("tiny", DIGESTS, stranger))
-    raw["verificationMaterial"]["publicKey"]["hint"] = next(iter(KEYS))
+    raw["verificationMaterial"]["publicKey"]["hint"] = FINGERPRINT
     with pytest.raises(Untrusted) as raised:
-        read_signature(json.dumps(raw).encode(), KEYS)
+        read_signature(json.dumps(raw).encode(), PRIVATE)
     assert raised.value.reason == "signature"
 
 
@@ -71,7 +73,7 @@ def test_a_signature_by_another_curve_is_refused():
     other = ec.generate_private_key(ec.SECP384R1()).sign(pae(INTOTO, payload), ec.ECDSA(SHA384()))
     raw["dsseEnvelope"]["signatures"][0]["sig"] = base64.b64encode(other).decode()
     with pytest.raises(Untrusted):
-        read_signature(json.dumps(raw).encode(), KEYS)
+        read_signature(json.dumps(raw).encode(), PRIVATE)
 
 
 def _set(*path_and_value):
@@ -111,7 +113,7 @@ def _set(*path_and_value):
 )
 def test_other_statements_are_refused_even_from_a_trusted_key(change, what):
     with pytest.raises(Untrusted, match=what):
-        read_signature(resigned(change), KEYS)
+        read_signature(resigned(change), PRIVATE)
 
 
 NFC, NFD = (unicodedata.normalize(form, "é.txt") for form in ("NFC", "NFD"))
@@ -147,14 +149,14 @@ def test_names_that_leave_the_folder_or_clash_are_refused(names):
     with pytest.raises(Untrusted):
         refuse_names(names)
     with pytest.raises(Untrusted):
-        read_signature(with_names(*names), KEYS)
+        read_signature(with_names(*names), PRIVATE)
 
 
 @pytest.mark.parametrize(
     "names", [("a", "b"), ("a/b", "a/c"), ("A/b", "a/c"), (NFC,), (NFD,), ("..a", "a..b"), ("a b",)]
 )
 def test_other_names_are_as_good_as_any(names):
-    assert set(read_signature(with_names(*names), KEYS).files) == set(names)
+    assert set(read_signature(with_names(*names), PRIVATE).files) == set(names)
 
 
 def test_what_no_device_would_read_is_not_signed():
@@ -167,7 +169,7 @@ def test_as_many_files_as_may_be_can_be_signed_and_no_more():
     names = {f"{'x' * 100}/{n}": A for n in range(MAX_FILES)}
     raw = signed("tiny", names, PRIVATE)
     assert len(raw) < MAX_FILE
-    assert read_signature(raw, KEYS).files == names
+    assert read_signature(raw, PRIVATE).files == names
     with pytest.raises(EdgeKitError, match="at most"):
         signed("tiny", names | {"one more": A}, PRIVATE)
 
@@ -187,7 +189,7 @@ def test_as_many_files_as_may_be_can_be_signed_and_no_more():
 )
 def test_what_is_no_signature_is_refused(raw):
     with pytest.raises(Untrusted) as raised:
-        read_signature(raw, KEYS)
+        read_signature(raw, PRIVATE)
     assert raised.value.reason == "signature"
 
 
@@ -200,15 +202,15 @@ def test_what_is_no_signature_is_refused(raw):
         {"publicKey": {"hint": ""}},
         {"publicKey": {"hint": None}},
         {"publicKey": {"hint": ["x"]}},
-        {"publicKey": {"hint": next(iter(KEYS))}, "tlogEntries": [{"logIndex": "1"}]},
-        {"publicKey": {"hint": next(iter(KEYS))}, "timestampVerificationData": {}},
+        {"publicKey": {"hint": FINGERPRINT}, "tlogEntries": [{"logIndex": "1"}]},
+        {"publicKey": {"hint": FINGERPRINT}, "timestampVerificationData": {}},
     ],
 )
 def test_what_vouches_must_be_a_key(material):
     raw = json.loads(signed("tiny", DIGESTS, PRIVATE))
     raw["verificationMaterial"] = material
     with pytest.raises(Untrusted):
-        read_signature(json.dumps(raw).encode(), KEYS)
+        read_signature(json.dumps(raw).encode(), PRIVATE)
 
 
 @given(st.data())
@@ -216,4 +218,4 @@ def test_no_changed_byte_is_let_in(data):
     raw = signed("tiny", DIGESTS, PRIVATE)
     at, bit = data.draw(st.integers(0, len(raw) - 1)), data.draw(st.integers(0, 7))
     with pytest.raises(Untrusted):
-        read_signature(raw[:at] + bytes([raw[at] ^ 1 << bit]) + raw[at + 1 :], KEYS)
+        read_signature(raw[:at] + bytes([raw[at] ^ 1 << bit]) + raw[at + 1 :], PRIVATE)
