@@ -72,6 +72,19 @@ def test_a_signature_that_is_not_over_these_files_is_refused(bundle, home, tmp_p
         signer_of(bundle, home)
 
 
+def test_inspect_names_the_key_by_the_folder_of_keys(bundle, home, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert "not" in edgekit("inspect", bundle, "--device", tmp_path / "none").out  # there is no folder of keys yet
+    (tmp_path / "edgekit").mkdir()
+    home.rename(keys.default_home())
+    key = keys.listed(keys.default_home())[1]
+    assert edgekit("inspect", bundle, "--json").json()["signed"]["state"] == "trusted"
+    assert f"by main ({key.fingerprint[:12]}): trusted here" in edgekit("inspect", bundle).out
+    keys.new(keys.default_home(), "next")
+    keys.revoke(keys.default_home(), "main", "left on a train")
+    assert "REVOKED: left on a train" in edgekit("inspect", bundle).out
+
+
 def test_where_no_bundle_is_it_is_said(home, tmp_path):
     with pytest.raises(NotFound, match="no bundle at"):
         signer_of(tmp_path / "nothing", home)

@@ -30,11 +30,14 @@ def add(verbs: Any, declare: Declare) -> None:
     for name, words in VERBS.items():
         one = declare(verbs, name, words)
         one.set_defaults(does=name)
-        one.add_argument(
-            "--device", type=Path, default=FOLDER, metavar="DIR", help=f"the device's folder ({FOLDER})"
-        )  # fmt: skip
+        add_device(one)
         one.add_argument("--json", action="store_true", help="print what came of it as JSON")
         _own(name, one)
+
+
+def add_device(one: argparse.ArgumentParser) -> None:
+    """Declare where the device's folder is."""
+    one.add_argument("--device", type=Path, default=FOLDER, metavar="DIR", help=f"the device's folder ({FOLDER})")
 
 
 def _own(name: str, one: argparse.ArgumentParser) -> None:
