@@ -32,6 +32,10 @@ PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """Engine -> module -> the distributions that may have brought it."""
 
+CUDA_PACKAGE = "onnxruntime-gpu"
+"""The distribution of ONNX Runtime that computes on NVIDIA's GPUs."""
+MOST_GPUS = 16
+
 VNNI = {"avx512_vnni", "avx_vnni"}
 
 
@@ -48,6 +52,8 @@ def detect(proc: Path = Path("/proc"), storage: Path = Path("/"), machine: str |
         "memory_mb": _memory_mb(proc / "meminfo"),
         "storage_mb": (disk.used + disk.free) // 2**20,
         "engines": _engines(),
+        "gpus": _gpus(proc),
+        "cuda": _version((CUDA_PACKAGE,)) != "unknown",
         "python": platform.python_version(),
         "glibc": _glibc(),
     }
@@ -81,13 +87,31 @@ def profile(facts: Mapping[str, Any]) -> str:
         "precisions": ["int8", "float32", "float16", "int8-weights"] + ["int4-weights"] * (arch != "armv7l"),
         "saturates": saturating(arch, isa),
     }
+    tables: list[str] = []
+    if facts["gpus"] and facts["cuda"]:
+        lines |= {"engines": ["onnx"], "precisions": ["float16", "float32"], "accelerators": ["cuda"], "saturates": ()}
+        tables = ["", "[options.onnx]", 'device = "cuda"']
     sources = {key: _source(key, facts) for key in list(lines)[2:]}
+    if tables:
+        sources |= {"options": f"{facts['gpus'][0]}, by {CUDA_PACKAGE}"}
     text = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in lines.items()]
+    if facts["gpus"] and not facts["cuda"]:
+        text.insert(
+            0, f"# {facts['gpus'][0]} computes once {CUDA_PACKAGE} stands in for onnxruntime: detect again then."
+        )
+    text += tables
     text += ["", "[sources]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in sources.items())]
     return "\n".join(text) + "\n"
 
 
 def _source(key: str, facts: Mapping[str, Any]) -> str:
+    if key == "accelerators":
+        return f"read from this machine by edgekit_runtime.detect: {', '.join(facts['gpus'])}"
+    if facts["gpus"] and facts["cuda"] and key in ("saturates", "precisions"):
+        return {
+            "saturates": "none: the host's CPU does not compute",
+            "precisions": "not measured: of ONNX Runtime's CUDA",
+        }[key]
     if key == "saturates":
         return "inferred from isa: x86 without VNNI, see edgekit_runtime.detect.saturating"
     if key == "precisions":
@@ -150,6 +174,23 @@ def _memory_mb(meminfo: Path) -> int:
     except OSError:
         found = None
     return int(found[1]) // 1024 if found else 0
+
+
+def _gpus(proc: Path) -> list[str]:
+    """NVIDIA's GPUs by name, as its driver tells them: a folder for each; a Jetson's by what its board is."""
+    names = []
+    try:
+        if b"nvidia,tegra" in (proc / "device-tree" / "compatible").read_bytes():
+            names.append("the GPU of NVIDIA Tegra")
+    except OSError:
+        pass
+    for path in sorted((proc / "driver" / "nvidia" / "gpus").glob("*/information"))[:MOST_GPUS]:
+        try:
+            found = re.search(r"^Model:[ \t]*(\S.*)$", path.read_text(errors="replace"), re.MULTILINE)
+        except OSError:
+            continue
+        names.append("".join(filter(str.isprintable, found[1])).strip()[:96] if found else "NVIDIA GPU")
+    return names
 
 
 def _engines() -> dict[str, str]:

@@ -7,10 +7,26 @@ from pathlib import Path
 
 from edgekit_runtime.errors import EdgeKitError
 
+NVIDIA = (
+    *("char-nvidia rw", "char-nvidiactl rw", "char-nvidia-frontend rw", "char-nvidia-uvm rw", "char-nvidia-caps r"),
+    *("char-drm rw", "char-nvhost* rw", "char-nvmap rw", "/dev/nvmap rw", "char-nvgpu* rw"),
+)
+"""/dev/nvidia0, nvidiactl, nvidia-uvm and nvidia-caps/* by their names in /proc/devices: until driver 550 the first two
+were "nvidia-frontend", since then "nvidia" and "nvidiactl". Then a Jetson's. What is not there is passed over."""
+INTEL = ("char-drm rw", "char-accel rw")
+DELEGATES = (
+    *("char-drm rw", "char-accel rw", "/dev/galcore rw", "/dev/apex_0 rw", "/dev/ethosu0 rw"),
+    *("/dev/fastrpc-cdsp rw", "char-usb_device rw"),
+)
+"""Of the vendors' drivers that stand behind TFLite's delegates; a Coral may be a stick."""
 ACCELERATORS = {
-    "gpu": ("char-drm rw", "/dev/nvidiactl rw", "char-nvidia-frontend rw", "char-nvidia-uvm rw"),
-    "cuda": ("char-drm rw", "char-nvidia-frontend rw", "char-nvidia-uvm rw", "char-nvhost rw", "char-nvmap rw"),
-    "npu": ("char-drm rw", "char-accel rw"),
+    "gpu": ("char-drm rw",),
+    "cuda": NVIDIA,
+    "tensorrt": NVIDIA,
+    "npu": INTEL,
+    "auto": INTEL,
+    "hetero": INTEL,
+    "delegate": DELEGATES,
 }
 """By the device of a manifest: what its driver opens."""
 GROUPS = ("render", "video")
@@ -76,6 +92,17 @@ def _everywhere(needs: Needs) -> list[str]:
         "RestrictSUIDSGID=yes",
         "LockPersonality=yes",
         *_code(needs),
+        *_home(needs),
+    ]
+
+
+def _home(needs: Needs) -> list[str]:
+    if not needs.devices & {"cuda", "tensorrt"}:
+        return []
+    return [
+        "# CUDA and TensorRT keep below it what they compile: without, each start takes minutes.",
+        f"Environment=HOME=%S/{needs.name}",
+        "# Not even root's nvidia-modprobe makes device nodes from here: /dev/nvidia-uvm has to be there before.",
     ]
 
 

@@ -90,6 +90,54 @@ def test_a_32_bit_system_has_neon_by_either_name(pi5: Path) -> None:
     assert read(profile(facts)).engines == ("tflite",)
 
 
+A2000 = """Model: \t\t NVIDIA RTX A2000 12GB
+IRQ:   \t\t 143
+GPU UUID: \t GPU-5a5a5a5a-0000-0000-0000-000000000000
+Video BIOS: \t 94.06.42.00.2a
+Bus Type: \t PCIe
+DMA Size: \t 47 bits
+Bus Location: \t 0000:01:00.0
+Device Minor: \t 0
+GPU Firmware: \t 550.90.07
+GPU Excluded:\t No
+"""
+
+
+def with_gpu(proc: Path, information: str = A2000) -> Path:
+    folder = proc / "driver" / "nvidia" / "gpus" / "0000:01:00.0"
+    folder.mkdir(parents=True)
+    (folder / "information").write_text(information)
+    return proc
+
+
+def test_an_nvidia_gpu_with_its_build_of_onnx_runtime_makes_a_profile_for_cuda(pc: Path) -> None:
+    facts = {**detect(with_gpu(pc), machine="x86_64"), "cuda": True}
+    assert facts["gpus"] == ["NVIDIA RTX A2000 12GB"]
+    target = read(profile(facts))
+    assert (target.engines, target.precisions, target.accelerators) == (("onnx",), ("float16", "float32"), ("cuda",))
+    assert target.engine_options("onnx").device == "cuda"
+    assert "A2000" in target.sources["accelerators"]
+    assert target.saturates == ()
+
+
+def test_an_nvidia_gpu_without_that_build_stays_a_cpu_s_profile_and_says_how_to_have_more(pc: Path) -> None:
+    facts = {**detect(with_gpu(pc), machine="x86_64"), "cuda": False}
+    text = profile(facts)
+    assert text.startswith("# NVIDIA RTX A2000 12GB computes once onnxruntime-gpu stands in for onnxruntime")
+    assert read(text).engine_options("onnx").device == "cpu"
+
+
+def test_a_driver_without_a_gpu_and_a_gpu_without_a_name_are_no_trouble(pc: Path) -> None:
+    (pc / "driver" / "nvidia" / "gpus").mkdir(parents=True)
+    assert detect(pc, machine="x86_64")["gpus"] == []
+    assert detect(with_gpu(pc, "Model:\t\n\x1b[2J"), machine="x86_64")["gpus"] == ["NVIDIA GPU"]
+
+
+def test_a_jetson_has_a_gpu(pi5: Path) -> None:
+    (pi5 / "device-tree" / "compatible").write_bytes(b"nvidia,p3768-0000+p3767-0003\0nvidia,tegra234\0")
+    assert read(profile({**detect(pi5, machine="aarch64"), "cuda": True})).accelerators == ("cuda",)
+
+
 def test_what_is_not_there_is_left_out(tmp_path: Path) -> None:
     facts = detect(tmp_path, machine="riscv64")
     assert (facts["model"], facts["isa"], facts["memory_mb"]) == ("unknown", [], 0)

@@ -1,11 +1,13 @@
 """What a machine tells of itself: this one, and four as their files show them; and what it tells when all is wrong."""
 
+import ctypes.util
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -324,7 +326,7 @@ def test_an_empty_machine_tells_nothing_and_its_metrics_are_empty(tmp_path):
 
 
 def test_metrics_have_the_promised_names_and_a_reason_is_one_only_now():
-    gpus = (Gpu("A", 0.5, 1, 2, 60.0, 70.0), Gpu("B"))
+    gpus = (Gpu("A", 0.5, 1, 2, 60.0, 70.0, 80.0, 9, ("power",), ("power", "temperature")), Gpu("B"))
     found = Machine(0.25, 4, 0.5, {"cpu": 51.5}, ("throttled",), ("throttled", "undervoltage"), {"0": 10}, 8, 4, 2, 100,
                     50, {"rail": 2.5}, 99.5, gpus)  # fmt: skip
     lines = [line for line in text(families(found)).splitlines() if not line.startswith("#")]
@@ -346,10 +348,15 @@ def test_metrics_have_the_promised_names_and_a_reason_is_one_only_now():
         'edgekit_gpu_memory_total_bytes{gpu="0"} 2',
         'edgekit_gpu_temperature_celsius{gpu="0"} 60',
         'edgekit_gpu_power_watts{gpu="0"} 70',
+        'edgekit_gpu_power_limit_watts{gpu="0"} 80',
+        'edgekit_gpu_frequency_hertz{gpu="0"} 9',
+        'edgekit_gpu_throttled{gpu="0",reason="power"} 1',
+        'edgekit_gpu_throttled{gpu="0",reason="temperature"} 0',
     ]
     told = to_json(found)
     assert told["gpus"][1] == {"name": "B", "utilization": None, "memory_used": None, "memory_total": None,
-                               "temperature": None, "power": None}  # fmt: skip
+                               "temperature": None, "power": None, "power_limit": None, "frequency": None,
+                               "throttled": (), "reasons": ()}  # fmt: skip
     assert json.loads(json.dumps(told))["throttled"] == ["throttled"]
 
 
@@ -361,9 +368,16 @@ typedef struct { unsigned int gpu; unsigned int memory; } nvmlUtilization_t;
 typedef struct { unsigned long long total; unsigned long long free; unsigned long long used; } nvmlMemory_t;
 typedef int nvmlReturn_t;
 enum { NVML_SUCCESS = 0, NVML_ERROR_UNINITIALIZED = 1, NVML_ERROR_INVALID_ARGUMENT = 2, NVML_ERROR_NOT_SUPPORTED = 3 };
-struct nvmlDevice_st { const char *name; unsigned busy, degrees, milliwatts; unsigned long long used; int old; };
+enum { nvmlClocksThrottleReasonGpuIdle = 0x1, nvmlClocksThrottleReasonSwPowerCap = 0x4,
+       nvmlClocksThrottleReasonHwSlowdown = 0x8, nvmlClocksThrottleReasonHwThermalSlowdown = 0x40 };
+typedef enum { NVML_CLOCK_GRAPHICS = 0, NVML_CLOCK_SM = 1, NVML_CLOCK_MEM = 2 } nvmlClockType_t;
+struct nvmlDevice_st {
+    const char *name; unsigned busy, degrees, milliwatts; unsigned long long used; int old; unsigned long long slow;
+};
 static struct nvmlDevice_st cards[2] = {
-    {"NVIDIA RTX A2000 12GB", 37, 61, 43210, 5368709120ULL, 0}, {"Quadro K420", 0, 40, 0, 104857600ULL, 1}};
+    {"NVIDIA RTX A2000 12GB", 37, 61, 43210, 5368709120ULL, 0,
+     nvmlClocksThrottleReasonSwPowerCap | nvmlClocksThrottleReasonHwThermalSlowdown | nvmlClocksThrottleReasonGpuIdle},
+    {"Quadro K420", 0, 40, 0, 104857600ULL, 1, 0}};
 static int ready;
 nvmlReturn_t nvmlInit_v2(void) { ready = 1; return NVML_SUCCESS; }
 nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *n) {
@@ -394,29 +408,66 @@ nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t d, unsigned int *milliwatts) {
     *milliwatts = d->milliwatts; return NVML_SUCCESS;
 }
 """
+# what came later: a driver may be without
+NVML_SINCE = r"""
+nvmlReturn_t nvmlDeviceGetEnforcedPowerLimit(nvmlDevice_t d, unsigned int *limit) {
+    if (d->old) return NVML_ERROR_NOT_SUPPORTED;
+    *limit = 70000; return NVML_SUCCESS;
+}
+nvmlReturn_t nvmlDeviceGetClockInfo(nvmlDevice_t d, nvmlClockType_t type, unsigned int *megahertz) {
+    *megahertz = type == NVML_CLOCK_SM ? (d->old ? 876 : 1200) : 1; return NVML_SUCCESS;
+}
+nvmlReturn_t nvmlDeviceGetCurrentClocksThrottleReasons(nvmlDevice_t d, unsigned long long *reasons) {
+    if (d->old) return NVML_ERROR_NOT_SUPPORTED;
+    *reasons = d->slow; return NVML_SUCCESS;
+}
+"""
+SLOWED = {"throttled": ("power", "temperature"), "reasons": ("power", "temperature", "hardware")}
 CARDS = (
-    Gpu("NVIDIA RTX A2000 12GB", 0.37, 5368709120, 12884901888, 61.0, 43.21),
-    Gpu("Quadro K420", None, 104857600, 12884901888, 40.0, None),
+    Gpu("NVIDIA RTX A2000 12GB", 0.37, 5368709120, 12884901888, 61.0, 43.21, 70.0, 1_200_000_000, **SLOWED),
+    Gpu("Quadro K420", None, 104857600, 12884901888, 40.0, None, None, 876_000_000),
 )
+
+
+def compiled(folder, source):
+    """A stand-in for the driver's library, which this machine lacks: the same names and layouts, made by a C compiler.
+    It shows that they are called as nvml.h declares them, not that a driver answers so."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler here to make a libnvidia-ml.so.1 with")
+    (folder / "nvml.c").write_text(source)
+    library = folder / "libnvidia-ml.so.1"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(folder / "nvml.c")], check=True)
+    return library
 
 
 @pytest.fixture(scope="module")
 def nvml(tmp_path_factory):
     """A library that answers as NVML does."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler here to make a libnvidia-ml.so.1 with")
-    folder = tmp_path_factory.mktemp("nvml")
-    (folder / "nvml.c").write_text(NVML)
-    library = folder / "libnvidia-ml.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(folder / "nvml.c")], check=True)
-    return library
+    return compiled(tmp_path_factory.mktemp("nvml"), NVML + NVML_SINCE)
 
 
 def test_nvidia_s_gpus_are_asked_through_their_library_and_what_one_does_not_know_is_left_out(nvml):
     read = open_nvml(str(nvml))
     assert read is not None
     assert read() == read() == CARDS
+
+
+def test_an_old_driver_that_lacks_later_questions_answers_the_others(tmp_path):
+    read = open_nvml(str(compiled(tmp_path, NVML)))
+    assert read is not None
+    assert read()[0] == Gpu("NVIDIA RTX A2000 12GB", 0.37, 5368709120, 12884901888, 61.0, 43.21)
+
+
+def test_a_driver_without_its_library_is_told_once_and_makes_no_series(tmp_path, caplog):
+    if ctypes.util.find_library("nvidia-ml"):
+        pytest.skip("the driver's library is here")
+    write(tmp_path / "proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX x86_64 Kernel Module")
+    reader = Reader(tmp_path)
+    assert (reader.read(0.0).gpus, reader.read(1.0).gpus) == ((), ())
+    assert [record.getMessage() for record in caplog.records if "libnvidia-ml.so.1" in record.getMessage()] == [
+        "NVIDIA's driver runs, but libnvidia-ml.so.1 does not answer: its GPUs are not told of"
+    ]
 
 
 def test_a_driver_makes_the_library_load_by_its_name(nvml, tmp_path):
@@ -429,7 +480,7 @@ def test_a_driver_makes_the_library_load_by_its_name(nvml, tmp_path):
     said = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], env=environ, check=True, capture_output=True, text=True
     )
-    assert tuple(Gpu(**one) for one in json.loads(said.stdout)) == CARDS
+    assert json.loads(said.stdout) == json.loads(json.dumps([asdict(one) for one in CARDS]))
 
 
 def test_without_a_driver_no_library_is_loaded_and_with_a_broken_one_there_are_no_gpus(tmp_path):

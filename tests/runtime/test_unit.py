@@ -203,6 +203,20 @@ def test_an_accelerator_gets_its_devices_and_no_others(bundle, tmp_path):
     assert values(only(bundle), "PrivateDevices") == ["yes"]
 
 
+def test_an_nvidia_gpu_s_devices_are_named_as_old_and_new_drivers_do_and_what_is_compiled_is_kept(bundle, tmp_path):
+    folder = make_bundle(tmp_path / "g")
+    raw = json.loads((folder / MANIFEST).read_text())
+    for device in ("cuda", "tensorrt"):
+        raw["options"]["device"] = device
+        (folder / MANIFEST).write_text(json.dumps(raw))
+        text = only(folder)
+        allowed = set(values(text, "DeviceAllow"))
+        assert {"char-nvidia rw", "char-nvidiactl rw", "char-nvidia-frontend rw", "char-nvidia-uvm rw"} <= allowed
+        assert "HOME=%S/edgekit" in values(text, "Environment")
+        assert values(text, "MemoryDenyWriteExecute") == ["no"]
+    assert "HOME=%S/edgekit" not in values(only(bundle), "Environment")
+
+
 def test_the_network_is_as_near_as_the_address(bundle, tmp_path):
     tokens = tmp_path / "t"
     tokens.write_text("x")

@@ -1,4 +1,5 @@
-"""The table of engines: each is a module with `open_model(path, options)` and `read_specs(path)`.
+"""The table of engines: each is a module with `open_model(path, options)` and `read_specs(path)`; one that is able
+to tell where operators run has `placement(path, options)` too.
 
 Refuses an engine that is not in the table or not installed, with two different hints."""
 
@@ -8,17 +9,20 @@ from pathlib import Path
 from types import ModuleType
 
 from edgekit_runtime.engines.options import EngineOptions, options_json, parse_options
+from edgekit_runtime.engines.placed import Placement
 from edgekit_runtime.errors import NotFound, Unsupported
 from edgekit_runtime.tensors import Runner, TensorSpec
 
 __all__ = [
     "ENGINES",
     "EngineOptions",
+    "Placement",
     "Specs",
     "engine_module",
     "open_model",
     "options_json",
     "parse_options",
+    "placement",
     "read_specs",
 ]
 
@@ -47,6 +51,17 @@ def read_specs(engine: str, path: Path) -> Specs:
     """The artifact's own inputs and outputs. Raises as `open_model` does."""
     read: Callable[[Path], Specs] = engine_module(engine).read_specs
     return read(path)
+
+
+def placement(engine: str, path: Path, options: EngineOptions) -> Placement | None:
+    """Where the artifact's operators run: how many on the device of `options`, and which kinds are left on the CPU.
+
+    None for the CPU, and where the engine cannot tell. Opens the artifact once more. Raises as `open_model` does.
+    """
+    if options.device == "cpu":
+        return None
+    tell: Callable[[Path, EngineOptions], Placement | None] | None = getattr(engine_module(engine), "placement", None)
+    return None if tell is None else tell(path, options)
 
 
 def engine_module(engine: str) -> ModuleType:

@@ -1,6 +1,6 @@
 """What the firmware of a Raspberry Pi tells: why it slows the CPU down, and on a Pi 5 the power of its rails.
 
-Refuses nothing. Asks by `vcgencmd`, a program: at most every ten seconds, with a timeout, and never elsewhere."""
+Refuses nothing. Asks by `vcgencmd`, a program: every ten seconds unless told, with a timeout, and never elsewhere."""
 
 import re
 from dataclasses import dataclass
@@ -29,9 +29,10 @@ class Told:
 
 
 class Firmware:
-    """The firmware under `root`; asks nobody where that is no Raspberry Pi."""
+    """The firmware under `root`, asked every so many seconds at most; asks nobody where that is no Raspberry Pi."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, every: float = EVERY) -> None:
+        self._every = every
         self._file = root / FILE
         self._there = (text(root / "proc/device-tree/model") or "").startswith("Raspberry Pi")
         self._program = self._there
@@ -41,12 +42,12 @@ class Firmware:
         self._before: int | None = None
 
     def read(self, now: float) -> Told:
-        """What it told last, at most ten seconds ago."""
+        """What it told last, at most `every` seconds ago."""
         if not self._there:
             return self._told
         if self._program and now >= self._next:
             bits = _bits(self._ask("get_throttled"))
-            self._next = now + (EVERY if bits is not None else AFTER_FAILURE)
+            self._next = now + (self._every if bits is not None else AFTER_FAILURE)
             self._told = Told(self._reasons(bits), self._watts() if bits is not None else None)
         if self._told.reasons is None:
             # the file tells what somebody's last question to the firmware gave, and a kernel warns of its use once

@@ -2,6 +2,7 @@
 
 Refuses nothing: without a driver nothing is loaded, and a question that a GPU does not answer is left out."""
 
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,25 @@ MOST_GPUS = 16
 NAME_SIZE = 96
 OF_THE_CHIP = 0
 """NVML_TEMPERATURE_GPU."""
-HOTTEST, STRONGEST = 150, 10_000_000
-"""Degrees and milliwatts beyond which an answer is none."""
+OF_THE_PROCESSORS = 1
+"""NVML_CLOCK_SM."""
+HOTTEST, STRONGEST, FASTEST = 150, 10_000_000, 100_000
+"""Degrees, milliwatts and megahertz beyond which an answer is none."""
+SLOWED = {"power": 0x4 | 0x80, "temperature": 0x20 | 0x40, "hardware": 0x8}
+"""Bits of nvmlClocksThrottleReason*: SwPowerCap, HwPowerBrakeSlowdown; Sw- and HwThermalSlowdown; HwSlowdown.
+The others (idle, a clock that somebody set, a display's) are no throttling."""
+
+log = logging.getLogger(__name__)
 
 Read = Callable[[], tuple[Gpu, ...]]
 
 
 def find(root: Path) -> Read | None:
     """How to read the GPUs under `root`; None where there are none."""
-    if any((root / one).exists() for one in DRIVER) and (found := open_nvml()) is not None:
-        return found
+    if any((root / one).exists() for one in DRIVER):
+        if (found := open_nvml()) is not None:
+            return found
+        log.warning("NVIDIA's driver runs, but %s does not answer: its GPUs are not told of", LIBRARY)
     return _jetson(root)
 
 
@@ -53,7 +63,8 @@ def open_nvml(library: str = LIBRARY) -> Read | None:
 
 
 def _questions(nvml: Any) -> Callable[[Any], Gpu]:
-    """How to ask one GPU. The layouts are those of NVIDIA's nvml.h, the same since its first versions."""
+    """How to ask one GPU. The layouts are those of NVIDIA's nvml.h, the same since its first versions; `later`
+    are questions that old drivers do not know."""
     import ctypes
 
     class Utilization(ctypes.Structure):
@@ -63,7 +74,8 @@ def _questions(nvml: Any) -> Callable[[Any], Gpu]:
         _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
 
     name = ctypes.create_string_buffer(NAME_SIZE)
-    busy, memory, degrees, milliwatts = Utilization(), Memory(), ctypes.c_uint(), ctypes.c_uint()
+    busy, memory, degrees, reasons = Utilization(), Memory(), ctypes.c_uint(), ctypes.c_ulonglong()
+    milliwatts, limit, megahertz = ctypes.c_uint(), ctypes.c_uint(), ctypes.c_uint()
     calls = {
         "name": (nvml.nvmlDeviceGetName, (name, ctypes.c_uint(NAME_SIZE))),
         "busy": (nvml.nvmlDeviceGetUtilizationRates, (ctypes.byref(busy),)),
@@ -71,6 +83,12 @@ def _questions(nvml: Any) -> Callable[[Any], Gpu]:
         "degrees": (nvml.nvmlDeviceGetTemperature, (ctypes.c_int(OF_THE_CHIP), ctypes.byref(degrees))),
         "milliwatts": (nvml.nvmlDeviceGetPowerUsage, (ctypes.byref(milliwatts),)),
     }
+    later = {
+        "limit": ("nvmlDeviceGetEnforcedPowerLimit", (ctypes.byref(limit),)),
+        "megahertz": ("nvmlDeviceGetClockInfo", (ctypes.c_int(OF_THE_PROCESSORS), ctypes.byref(megahertz))),
+        "reasons": ("nvmlDeviceGetCurrentClocksThrottleReasons", (ctypes.byref(reasons),)),
+    }
+    calls |= {key: (getattr(nvml, word), rest) for key, (word, rest) in later.items() if hasattr(nvml, word)}
 
     def ask(handle: Any) -> Gpu:
         told = {key for key, (call, rest) in calls.items() if call(handle, *rest) == 0}
@@ -82,9 +100,19 @@ def _questions(nvml: Any) -> Callable[[Any], Gpu]:
             memory.total if whole else None,
             float(degrees.value) if "degrees" in told and degrees.value < HOTTEST else None,
             milliwatts.value / 1000 if "milliwatts" in told and milliwatts.value < STRONGEST else None,
+            limit.value / 1000 if "limit" in told and limit.value < STRONGEST else None,
+            megahertz.value * 10**6 if "megahertz" in told and megahertz.value < FASTEST else None,
+            *_slowed(reasons.value if "reasons" in told else None),
         )
 
     return ask
+
+
+def _slowed(bits: int | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Why a GPU is slowed down, and what it is able to tell of."""
+    if bits is None:
+        return (), ()
+    return tuple(reason for reason, those in SLOWED.items() if bits & those), tuple(SLOWED)
 
 
 def _jetson(root: Path) -> Read | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekit_runtime.machine import gpu, sensors, system
-from edgekit_runtime.machine.firmware import BITS, Firmware
+from edgekit_runtime.machine.firmware import BITS, EVERY, Firmware
 from edgekit_runtime.machine.throttling import Throttling
 from edgekit_runtime.machine.values import Machine
 
@@ -25,10 +25,11 @@ class _Last:
 
 
 class Reader:
-    """The machine whose /proc and /sys are under `root`, and the disk that holds the folder `disk`."""
+    """The machine whose /proc and /sys are under `root`, and the disk that holds the folder `disk`; a program that
+    has to be run to know is run every `often` seconds at most."""
 
-    def __init__(self, root: Path = Path("/"), disk: Path | None = None) -> None:
-        self._root, self._disk = root, disk
+    def __init__(self, root: Path = Path("/"), disk: Path | None = None, often: float = EVERY) -> None:
+        self._root, self._disk, self._often = root, disk, often
         self._found: sensors.Found | None = None
         self._looked = 0.0
         self._throttling: Throttling | None = None
@@ -76,7 +77,7 @@ class Reader:
     def _parts(self, now: float) -> tuple[sensors.Found, Throttling, Firmware]:
         """What there is to read; searched for in the thread that reads, since that takes longer than a reading."""
         if self._throttling is None or self._firmware is None:
-            self._throttling, self._firmware = Throttling(self._root), Firmware(self._root)
+            self._throttling, self._firmware = Throttling(self._root), Firmware(self._root, self._often)
             self._gpus = gpu.find(self._root)
         if self._found is None or now - self._looked >= LOOK_AGAIN:
             self._found, self._looked = sensors.find(self._root), now

@@ -11,7 +11,9 @@ from edgekit_runtime.families import Family, Sample
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU: shares of 1, bytes, degrees Celsius, watts. A Jetson's has no memory of its own."""
+    """One GPU: shares of 1, bytes, degrees Celsius, watts, hertz. A Jetson's has no memory of its own.
+
+    `throttled` says why its clock is lower than it could be, in words of `reasons`: all that it is able to tell."""
 
     name: str
     utilization: float | None = None
@@ -19,6 +21,10 @@ class Gpu:
     memory_total: int | None = None
     temperature: float | None = None
     power: float | None = None
+    power_limit: float | None = None
+    frequency: int | None = None
+    throttled: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,8 @@ OF_GPUS = (
     ("memory_total", "edgekit_gpu_memory_total_bytes", "Memory of the GPU."),
     ("temperature", "edgekit_gpu_temperature_celsius", "Temperature of the GPU."),
     ("power", "edgekit_gpu_power_watts", "Power drawn by the GPU."),
+    ("power_limit", "edgekit_gpu_power_limit_watts", "Power that the GPU may draw."),
+    ("frequency", "edgekit_gpu_frequency_hertz", "Clock of the GPU's processors."),
 )
 
 
@@ -83,6 +91,12 @@ def families(machine: Machine) -> list[Family]:
         told = ((str(index), getattr(gpu, part)) for index, gpu in enumerate(machine.gpus))
         samples = tuple(Sample(value, (("gpu", index),)) for index, value in told if value is not None)
         made.append(Family(name, "gauge", words, samples))
+    slow = tuple(
+        Sample(float(reason in gpu.throttled), (("gpu", str(index)), ("reason", reason)))
+        for index, gpu in enumerate(machine.gpus)
+        for reason in gpu.reasons
+    )
+    made.append(Family("edgekit_gpu_throttled", "gauge", "1 while the GPU is slowed down, by reason.", slow))
     return made
 
 
