@@ -77,8 +77,9 @@ def prepare(order: Order, tell: Tell) -> Prepared:
     }
     static = not any(isinstance(axis, str) for axes in model.axes.values() for axis in axes)
     wishes = Wishes(
-        order.format, order.precision, bool(order.data or order.calibration), static, order.goals.judged, order.best
-    )
+        order.format, order.precision, bool(order.data or order.calibration), static, order.goals.judged, order.best,
+        least=order.least,
+    )  # fmt: skip
     plans = tuple(
         make_plan(model.facts, routes, target, replace(wishes, emulated=can_score(order, target))) for target in targets
     )

@@ -24,7 +24,8 @@ from edgekit.searching import search_share
 
 @dataclass(frozen=True)
 class Order:
-    """What the user ordered, parsed. `preprocess` is a table, `labels` words, `out` where the bundle goes.
+    """What the user ordered, parsed. `preprocess` is a table, `labels` words, `out` where the bundle goes, `least` the
+    share of the operators that has to run on an accelerator.
 
     `release` and `expires` are the manifest's; `keys` is the folder of the keys, of which `key` signs.
     """
@@ -43,6 +44,7 @@ class Order:
     measure_on: str | None = None
     format: str | None = None
     precision: str | None = None
+    least: float | None = None
     integer_io: bool = False
     calibration_samples: int = 256
     with_float: bool = False

@@ -16,6 +16,7 @@ from edgekit_runtime.tensors import Feeds, Runner
 
 from edgekit import converters, quantizers
 from edgekit.converters.matching import example_feeds
+from edgekit.coverage import wants_whole
 from edgekit.job import Job
 from edgekit.model import Artifact, Model
 from edgekit.parity import Parity, parity
@@ -64,6 +65,7 @@ def quantized_artifact(job: Job, candidate: Candidate, source: Artifact) -> Made
         "steps": candidate.steps,
         "recipe": asdict(candidate.recipe),
         "integer_io": job.order.integer_io,
+        "whole": wish.whole,
         "calibration": None if job.calibration is None else job.calibration.fingerprint,
     }
     return _cached(job, f"{candidate.format}_{candidate.precision}", inputs, make)
@@ -108,6 +110,7 @@ def _wish(job: Job, candidate: Candidate, source: Artifact) -> quantizers.Wish:
         0 if data is None else len(data),
         job.order.integer_io,
         statistics,
+        wants_whole(candidate.options),
     )
 
 

@@ -49,6 +49,7 @@ class Words:
     measure_on: str | None = None
     format: str | None = None
     precision: str | None = None
+    min_accelerated: str | None = None
     integer_io: bool = False
     calibration_samples: int = 256
     with_float: bool = False
@@ -122,6 +123,7 @@ def parse_order(words: Words) -> Order:
         measure_on=words.measure_on,
         format=words.format,
         precision=words.precision,
+        least=parse_share("--min-accelerated", words.min_accelerated) if words.min_accelerated else None,
         integer_io=words.integer_io,
         calibration_samples=words.calibration_samples,
         with_float=words.with_float,
@@ -165,6 +167,21 @@ def _goals(words: Words) -> Goals:
         max_memory_mb=None if memory is None else memory / 1e6,
         smaller=words.smaller or words.precision in FOR_SIZE,
     )
+
+
+def parse_share(flag: str, text: str) -> float:
+    """The share that "90%" or "0.9" means.
+
+    Raises:
+        EdgeKitError: it is none.
+    """
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:  # not a number neither
+        raise EdgeKitError(f"{flag} {text!r} is no share", hint="say 90%, or 0.9; 100% lets nothing stay on the CPU")
+    return share
 
 
 def parse_expiry(text: str) -> int:

@@ -3,12 +3,13 @@
 Refuses what the target, the model or the data rule out, saying what to type instead."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from edgekit_runtime.engines import ENGINES, EngineOptions
 from edgekit_runtime.errors import EdgeKitError
 
+from edgekit.coverage import foreseen
 from edgekit.ladder import Rung, ladder
 from edgekit.model import Facts
 from edgekit.recipes import Recipe
@@ -28,8 +29,9 @@ class Wishes:
     """What the user asked for; None where the target's preference decides.
 
     `data` is whether any was given, `static` whether every size of the model's inputs is fixed, `judged` whether
-    the loss has a limit, so that there is something to search for, `best` whether all is to be tried, and
-    `emulated` whether artifacts will be scored on the target's own instruction set."""
+    the loss has a limit, so that there is something to search for, `best` whether all is to be tried, `emulated`
+    whether artifacts will be scored on the target's own instruction set, and `least` the share of a model's operators
+    that has to run on the target's accelerator."""
 
     format: str | None = None
     precision: str | None = None
@@ -38,6 +40,7 @@ class Wishes:
     judged: bool = False
     best: bool = False
     emulated: bool = False
+    least: float | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,11 @@ def make_plan(facts: Facts, routes: Mapping[str, tuple[str, ...]], target: Targe
     """
     known("format", wishes.format, FORMATS)
     known("precision", wishes.precision, PRECISIONS)
+    if wishes.least is not None and all(target.engine_options(one).device == "cpu" for one in target.engines):
+        raise EdgeKitError(
+            f"--min-accelerated: {target.name} has no accelerator",
+            hint="leave it out, or choose a target with one (edgekit targets list)",
+        )
     precision = wishes.precision or _preferred(facts, target, wishes)
     searched = wishes.judged or wishes.best
     precisions = [precision]
@@ -126,7 +134,9 @@ def _ladders(
             continue
         rungs = ladder(format, precision, tuple(facts.ops), format in target.saturates, wishes.emulated)
         kept = rungs if facts.precision == "float32" and (wishes.judged or wishes.best) else rungs[:1]
-        columns.append([_candidate(routes[format], target, format, rung, place) for rung in kept])
+        options = _options(target, format, precision, wishes.least)
+        made = (_candidate(routes[format], target, rung, options, format, place) for rung in kept)
+        columns.append([_foreseen(one, facts) for one in made])
     return [one for row in zip_longest(*columns) for one in row if one is not None]
 
 
@@ -175,12 +185,29 @@ def _too_big(facts: Facts, target: Target, precision: str) -> str | None:
     return None
 
 
-def _candidate(steps: tuple[str, ...], target: Target, format: str, rung: Rung, place: int) -> Candidate:
+def _options(target: Target, format: str, precision: str, least: float | None) -> EngineOptions:
+    """The target's for an engine. An NVIDIA GPU computes in float16 for a float16 file alone; the wanted share goes to
+    accelerators alone."""
+    options = target.engine_options(format)
+    if options.device in ("cuda", "tensorrt") and precision == "float16":
+        options = replace(options, precision="float16")
+    return options if least is None or options.device == "cpu" else replace(options, least=least)
+
+
+def _candidate(
+    steps: tuple[str, ...], target: Target, rung: Rung, options: EngineOptions, format: str, place: int
+) -> Candidate:
     order = "the best engine" if place == 0 else "the next best engine" if place == 1 else "another engine"
     why = rung.why or f"{ENGINE_TITLES[format]} is {order} on {target.title}"
     if rung.recipe.reduce_range and format in target.saturates and not rung.why:
         why += "; 7-bit weights, since its 8-bit multiply-add saturates"
-    return Candidate(format, rung.recipe, steps, target.engine_options(format), why, rung.mixed)
+    return Candidate(format, rung.recipe, steps, options, why, rung.mixed)
+
+
+def _foreseen(candidate: Candidate, facts: Facts) -> Candidate:
+    """With what the target's accelerator takes of a model that is in its format already."""
+    told = foreseen(candidate.options, facts, candidate.precision)
+    return replace(candidate, why=f"{candidate.why}; {told}") if told else candidate
 
 
 def _instead(

@@ -9,6 +9,7 @@ from functools import cache as once
 from edgekit_runtime.errors import Unsupported
 
 from edgekit.answers import Answering, made_of, nature, scores
+from edgekit.coverage import covered
 from edgekit.elsewhere import ScoredOn, score_on_target
 from edgekit.evidence import (
     LEVEL,
@@ -91,6 +92,7 @@ def attempt(job: Job, plan: Plan, candidate: Candidate) -> Tried:
             made, to_float = source, tuple[Parity, ...]()
         else:
             made, to_float = quantized_artifact(job, candidate, source)
+        made = covered(made, candidate.options)
         memory = peak_mb(job, candidate, made)
     except Unsupported as error:
         hint = f" ({error.hint})" if error.hint else ""

@@ -4,6 +4,7 @@ import pytest
 from edgekit_runtime.errors import EdgeKitError
 
 from edgekit.model import Facts
+from edgekit.ordering import parse_share
 from edgekit.plan import Wishes, make_plan
 from edgekit.target import Target, find_target
 
@@ -86,3 +87,30 @@ def test_a_source_that_is_small_already_stays_as_it_is(precision: str) -> None:
     assert plan("rpi5", facts=small).candidates[0].precision == precision
     with pytest.raises(EdgeKitError, match=f"{precision} already"):
         plan("rpi5", facts=small, precision="int8")
+
+
+def test_a_wanted_share_goes_to_the_accelerator_s_engine_alone() -> None:
+    for candidate in plan("jetson-orin-nano", data=False, least=0.9, best=True, judged=True).candidates:
+        assert candidate.options.least == (0.9 if candidate.options.device == "cuda" else 0.0)
+    assert plan("nvidia-gpu").candidates[0].options.least == 0.0
+
+
+def test_a_wanted_share_on_a_target_without_an_accelerator_is_refused() -> None:
+    with pytest.raises(EdgeKitError, match="rpi5 has no accelerator"):
+        plan("rpi5", least=0.5)
+
+
+def test_a_gpu_computes_in_float16_for_a_float16_file_alone() -> None:
+    by = {one.precision: one.options.precision for one in plan("nvidia-gpu", best=True, judged=True).candidates}
+    assert by == {"float16": "float16", "float32": "float32"}
+
+
+@pytest.mark.parametrize(("text", "share"), [("90%", 0.9), ("0.9", 0.9), ("100%", 1.0), ("1", 1.0), ("0", 0.0)])
+def test_a_share_is_a_percentage_or_a_part_of_one(text: str, share: float) -> None:
+    assert parse_share("--min-accelerated", text) == share
+
+
+@pytest.mark.parametrize("text", ["", "all", "101%", "-1", "90", "nan", "inf%"])
+def test_what_is_no_share_is_refused(text: str) -> None:
+    with pytest.raises(EdgeKitError, match="no share"):
+        parse_share("--min-accelerated", text)

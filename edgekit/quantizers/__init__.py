@@ -27,7 +27,8 @@ class Wish:
     `calibration` gives the calibration samples anew at each call, as feeds of the user's tensors
     with a batch of one; None where the user gave no data. `integer_io` leaves the file's inputs and
     outputs integer for the user too. `statistics` is a folder where a quantizer may keep what calibration
-    found, for the next recipe on the same file and samples; None where nothing is kept.
+    found, for the next recipe on the same file and samples; None where nothing is kept. `whole` is for units that
+    compute in integers alone: nothing stays in float for a CPU's speed, and the user sees real numbers all the same.
     """
 
     recipe: Recipe
@@ -35,6 +36,7 @@ class Wish:
     samples: int = 0
     integer_io: bool = False
     statistics: Path | None = None
+    whole: bool = False
 
     @property
     def precision(self) -> str:

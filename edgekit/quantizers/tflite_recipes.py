@@ -100,13 +100,13 @@ def _static(graph: Graph, wish: Wish) -> list[dict[str, Any]]:
     """Everything in int8, BATCH_MATMUL per tensor: LiteRT's integer kernel takes a scale for each channel of its
     weights for a scale of 0, and answers zero to everything.
 
-    With float inputs and outputs, what is slow in int8 and what follows the last layer stays in float, and that
-    layer multiplies integers but answers in float: integer outputs tie. Where dense layers prevail, nothing but
-    layers and lookups is in int8.
+    With float inputs and outputs, unless it has to be integers as a whole, what is slow in int8 and what follows the
+    last layer stays in float, and that layer multiplies integers but answers in float: integer outputs tie. Where
+    dense layers prevail, nothing but layers and lookups is in int8.
     """
     weights = "CHANNELWISE" if wish.recipe.per_channel else "TENSORWISE"
     rules = [_integer("*", weights), _integer("BATCH_MATMUL", "TENSORWISE"), _dynamic("EMBEDDING_LOOKUP", 8)]
-    if wish.integer_io:
+    if wish.integer_io or wish.whole:
         return rules
     kinds = set(map(graph.op_name, graph.model.subgraphs[0].operators))
     slow = kinds - LAYERS - {"GATHER"} if _mostly_dense(graph) else SLOW
