@@ -72,19 +72,3 @@ def compare(left: Side, right: Side, tell: Tell) -> dict[str, Any]:
         side: {"title": one.title, "bytes": one.bytes, "latency": asdict(times[side])}
         for side, one in (("left", left), ("right", right))
     } | {"inputs": len(feeds), "parity": [asdict(one) for one in far]}
-
-
-def bench(where: str, seconds: float, tell: Tell) -> dict[str, Any]:
-    """Latency of a bundle on this machine with the engine options of its manifest, over `seconds`."""
-    bundle = open_bundle(Path(where))
-    golden = bundle.golden()
-    if not golden:
-        raise EdgeKitError(f"{where} has no recorded inputs", hint="build it again")
-    tell(f"running {where} for {seconds:g} s")
-    found = interleaved({"it": bundle.open_model()}, golden[0][0], seconds)["it"]
-    manifest = bundle.manifest
-    return {
-        "bundle": where, "name": manifest.name, "format": manifest.format, "precision": manifest.precision,
-        "target": manifest.target, "threads": manifest.options.threads, "median_ms": found.median_ms,
-        "p90_ms": found.p90_ms, "runs": found.n, "per_second": 1000 / found.median_ms,
-    }  # fmt: skip

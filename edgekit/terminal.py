@@ -318,13 +318,3 @@ def show_comparison(found: Mapping[str, Any]) -> None:
             f"({found['inputs']} recorded inputs)",
             soft_wrap=True,
         )
-
-
-def show_bench(found: Mapping[str, Any]) -> None:
-    """One bundle's latency on this machine."""
-    console().print(
-        f"{escape(found['name'])} {found['format']} {found['precision']}: "
-        f"median {found['median_ms']:.2f} ms, p90 {found['p90_ms']:.2f} ms, "
-        f"{found['per_second']:.1f} a second, {found['threads']} threads, n = {found['runs']:,} on this machine",
-        soft_wrap=True,
-    )

@@ -20,6 +20,7 @@ import numpy as np
 
 from edgekit_runtime import __version__
 from edgekit_runtime.detect import detect
+from edgekit_runtime.endurance import endure, parse_course
 from edgekit_runtime.engines import EngineOptions, open_model, parse_options
 from edgekit_runtime.errors import BadRequest, EdgeKitError, NotFound
 from edgekit_runtime.footprint import measure
@@ -46,9 +47,10 @@ class Opened:
 
 @dataclass(frozen=True)
 class Session:
-    """What is open, by the name that the build gave it, and where files may be put."""
+    """What is open, by the name that the build gave it, where files may be put, and where /proc and /sys are."""
 
     scratch: Path | None
+    machine: Path = Path("/")
     opened: dict[str, Opened] = field(default_factory=dict)
 
     def find(self, name: str) -> Opened:
@@ -65,14 +67,20 @@ class Session:
         return self.scratch.joinpath(*parts)
 
 
-def serve(messages: Iterator[Message], send: Callable[[Message], None], scratch: Path | None = None) -> None:
-    """Say hello, then answer each message until there are no more."""
-    session = Session(scratch)
+def serve(
+    messages: Iterator[Message],
+    send: Callable[[Message], None],
+    scratch: Path | None = None,
+    machine: Path = Path("/"),
+) -> None:
+    """Say hello, then answer each message until there are no more; a long run has an answer for each interval."""
+    session = Session(scratch, machine)
     facts = {**detect(), "numpy": np.__version__, "runtime": __version__}
     send(Message({"do": "hello", "protocol": PROTOCOL, "facts": facts}))
     for message in messages:
         try:
-            send(_answer(session, message))
+            for answer in _answer(session, message):
+                send(answer)
         except EdgeKitError as error:
             send(Message({"do": "error", "kind": type(error).__name__, "what": error.what, "hint": error.hint}))
         except Exception as error:  # an engine's own errors, of any class, and bugs: told, and the worker lives on
@@ -81,12 +89,13 @@ def serve(messages: Iterator[Message], send: Callable[[Message], None], scratch:
             send(Message({"do": "error", "kind": "EdgeKitError", "what": what, "hint": ""}))
 
 
-def _answer(session: Session, message: Message) -> Message:
+def _answer(session: Session, message: Message) -> Iterator[Message]:
     verb = VERBS.get(str(message.head.get("do")))
     if verb is None:
         raise BadRequest(f"no such request: {message.head.get('do')!r}", hint=f"send one of {', '.join(VERBS)}")
     try:
-        return verb(session, message.head, message.arrays)
+        answer = verb(session, message.head, message.arrays)
+        yield from (answer,) if isinstance(answer, Message) else answer
     except KeyError as error:
         raise BadRequest(f"a request without {error.args[0]!r}") from error
 
@@ -143,6 +152,14 @@ def _time(session: Session, head: Any, arrays: Feeds) -> Message:
     return Message({"do": "timed"}, {name: np.array(times) for name, times in taken.items()})
 
 
+def _endure(session: Session, head: Any, arrays: Feeds) -> Iterator[Message]:
+    """What each interval of a long run took, as it ends; then that it is over."""
+    one = session.find(head["name"])
+    for told, taken in endure(lambda: one.run(arrays), parse_course(head), session.machine):
+        yield Message(told, {"ms": taken})
+    yield Message({"do": "endured"})
+
+
 def _footprint(session: Session, head: Any, arrays: Feeds) -> Message:
     """Peak memory and start-up time of an artifact in a fresh process here."""
     one = session.find(head["name"])
@@ -152,8 +169,9 @@ def _footprint(session: Session, head: Any, arrays: Feeds) -> Message:
     return Message({"do": "measured", "measured": measure(one.engine, one.path, inside, one.options)})
 
 
-VERBS: dict[str, Callable[[Session, Any, Feeds], Message]] = {
+VERBS: dict[str, Callable[[Session, Any, Feeds], Message | Iterator[Message]]] = {
     "put": _put, "open": _open, "shut": _shut, "infer": _infer, "time": _time, "footprint": _footprint,
+    "endure": _endure,
 }  # fmt: skip
 
 
@@ -193,6 +211,7 @@ def main() -> int:
     """`python -m edgekit_runtime.worker`: serve until stdin ends."""
     parser = argparse.ArgumentParser(prog="python -m edgekit_runtime.worker", description=main.__doc__)
     parser.add_argument("--scratch", type=Path, help="where files may be put")
+    parser.add_argument("--machine", type=Path, default=Path("/"), help="where /proc and /sys are")
     given = parser.parse_args()
     source, out = _own_streams()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # an engine that crashes is told of, not dumped
@@ -202,7 +221,7 @@ def main() -> int:
         out.flush()
 
     try:
-        serve(_arriving(source), send, given.scratch)
+        serve(_arriving(source), send, given.scratch, given.machine)
     except EdgeKitError as error:  # after bytes that are no message nothing can be told apart any more
         send(Message({"do": "error", "kind": type(error).__name__, "what": error.what, "hint": error.hint}))
     return 1
