@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -28,32 +30,58 @@ NAME, KEYS = "digits", "edgekit/keys"
 
 
 def cuts(there: Machine, desk: Path, count: int, dice: random.Random, tell: Callable[[str], None]) -> Counter[str]:
-    """How often the old and how often the new version was served after a cut in the midst of a flash."""
+    """How often the old and how often the new version was served after a cut in the midst of a flash.
+
+    Each cut comes in a stretch of the flash chosen at random, by what the flash tells, at a random moment of it: so the
+    short ones get their share, and a busy machine does not end all of them in the first.
+    """
     bundles = _bundles(desk, count + 2)
     tell("a flash with the runtime, and one without it, before any cut")
-    _ended(_flash(there, desk, bundles[0]))
-    begun = time.monotonic()
-    _ended(_flash(there, desk, bundles[1]))
-    took = time.monotonic() - begun
+    ended(flash(there, desk, bundles[0], "--quiet"))
+    stretches = _stretches(flash(there, desk, bundles[1]))
     told: Counter[str] = Counter()
     before = "2"
     for number, bundle in enumerate(bundles[2:], 3):
-        running = _flash(there, desk, bundle)
-        after = dice.uniform(0.0, 1.2 * took)
+        running = flash(there, desk, bundle)
+        stretch = dice.choice(list(stretches))
+        _reached(running, stretch)
+        after = dice.uniform(0.0, 1.2 * stretches[stretch])
         with contextlib.suppress(subprocess.TimeoutExpired):
             running.wait(after)
         there.cut()
-        running.wait(120)
+        running.communicate(timeout=120)
         there.start()
         served = _served(there)
         assert served in (before, str(number)), f"after cut {number - 2} version {served} is served"
         told["new" if served == str(number) else "old"] += 1
-        tell(f"cut {number - 2} of {count}, {after:.1f} s into a flash of {took:.0f}: version {served} is served")
+        tell(f"cut {number - 2} of {count}, {after:.1f} s after {stretch!r}: version {served} is served")
         before = served
     tell("the last flash again, without a cut")
-    _ended(_flash(there, desk, bundles[-1], "--again"))
+    ended(flash(there, desk, bundles[-1], "--quiet", "--again"))
     assert _served(there) == str(len(bundles))
     return told
+
+
+def _stretches(running: "subprocess.Popen[str]") -> dict[str, float]:
+    """What a flash tells, without its numbers, in its order; and how long it is until it tells the next."""
+    assert running.stdout is not None
+    begun = {"": time.monotonic()}
+    for line in running.stdout:
+        begun.setdefault(_said(line), time.monotonic())
+    assert running.wait(60) == 0
+    moments = [*begun.values(), time.monotonic()]
+    return {said: later - now for said, (now, later) in zip(begun, pairwise(moments), strict=True)}
+
+
+def _reached(running: "subprocess.Popen[str]", stretch: str) -> None:
+    """Wait until a flash tells that, or ends."""
+    assert running.stdout is not None
+    while stretch and (line := running.stdout.readline()) and _said(line) != stretch:
+        pass
+
+
+def _said(line: str) -> str:
+    return re.sub(r"[0-9a-f]*[0-9][0-9a-f.]*", "#", line.strip())
 
 
 def _bundles(desk: Path, count: int) -> list[Path]:
@@ -64,7 +92,7 @@ def _bundles(desk: Path, count: int) -> list[Path]:
     first = desk / f"{NAME}-1.edgekit"
     words = ["build", desk / "digits.onnx", "--target", "rpi4", "--data", desk / "digits.npz", "--max-drop", "3pt"]
     words += ["--smaller", "--format", "onnx", "--precision", "int8", "--name", NAME, "--bundle-version", "1"]
-    _ended(_edgekit(desk, *words, "--release", "1", "--out", first))
+    ended(_edgekit(desk, *words, "--release", "1", "--out", first))
     secret, made = keys.signing_key(desk / KEYS), [first]
     for number in range(2, count + 1):
         place = desk / f"{NAME}-{number}.edgekit"
@@ -75,9 +103,10 @@ def _bundles(desk: Path, count: int) -> list[Path]:
     return made
 
 
-def _flash(there: Machine, desk: Path, bundle: Path, *words: str) -> "subprocess.Popen[str]":
+def flash(there: Machine, desk: Path, bundle: Path, *words: str) -> "subprocess.Popen[str]":
+    """A flash of the machine that is under way; its keys lie under `desk`."""
     config = ("--ssh-config", there.ssh_config)
-    return _edgekit(desk, "flash", bundle, "ssh://device", "--yes", "--probation", "2", "--quiet", *config, *words)
+    return _edgekit(desk, "flash", bundle, "ssh://device", "--yes", "--probation", "2", *config, *words)
 
 
 def _edgekit(desk: Path, *words: object) -> "subprocess.Popen[str]":
@@ -86,7 +115,8 @@ def _edgekit(desk: Path, *words: object) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environ)
 
 
-def _ended(running: "subprocess.Popen[str]") -> None:
+def ended(running: "subprocess.Popen[str]") -> None:
+    """Wait for a command, which has to go well."""
     said, _ = running.communicate(timeout=1800)
     assert running.returncode == 0, said
 

@@ -16,7 +16,6 @@ from edgekit.isolated import default_cache
 
 SCRIPT = Path(__file__).parents[2] / "shared" / "tools" / "arm64-machine.sh"
 PARTS = ("vmlinuz", "initrd.gz", "pristine.qcow2", "booted.qcow2", "config", "id", "known_hosts", ".arm-machine")
-PARTS = ("vmlinuz", "initrd.gz", "pristine.qcow2", "booted.qcow2", "config", "id", "known_hosts", ".arm-machine")
 TOOLS = ("qemu-system-aarch64", "qemu-img", "qemu-aarch64-static", "mmdebstrap", "mke2fs", "cpio", "ssh")
 
 
