@@ -4,6 +4,7 @@ Refuses to decide by itself: `beside.verdict` does, and the store writes it down
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -43,17 +44,19 @@ class Deciding:
     def __init__(self, device: Device, comparing: Comparing, hands: Hands, changing: asyncio.Lock) -> None:
         self._store, self._clock = device.store, device.clock
         self._comparing, self._hands, self._changing = comparing, hands, changing
+        self._rests: dict[str, float] = {}
 
     async def run(self, seen: Callable[[], Mapping[str, Slot]]) -> None:
         """Open what is in shadow, and look again and again how it does; `seen` are the slots as they were last."""
         first = True
         while True:
             try:
-                found = self._comparing.verdicts()
+                now = time.monotonic()
+                found = [one for one in self._comparing.verdicts() if now >= self._rests.get(one[0], now)]
                 if first or found:
                     async with self._changing:
                         for name, id, verdict in found:
-                            await self._settle(name, id, verdict)
+                            await self._try_to_settle(name, id, verdict)
                         await self.catch_up(seen())
                         self._hands.say()
                 self._tell()
@@ -95,6 +98,14 @@ class Deciding:
         why = next((one.why for one in reversed(events) if (one.id, one.what) == (id, "dropped")), "")
         if beside is not None:
             self._hands.service.remark("dropped", beside.served, why)
+
+    async def _try_to_settle(self, name: str, id: str, verdict: Verdict) -> None:
+        """What cannot be written down of one model keeps no other from being judged."""
+        try:
+            await self._settle(name, id, verdict)
+        except EdgeKitError as error:
+            log.error("%s: the version in shadow could not be judged: %s", name, error.what)
+            self._rests[name] = time.monotonic() + AGAIN_SECONDS
 
     async def _settle(self, name: str, id: str, verdict: Verdict) -> None:
         """Promote it or drop it."""

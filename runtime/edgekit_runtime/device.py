@@ -15,13 +15,14 @@ Refuses to verify anything while it trusts nobody, and a folder that another use
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from edgekit_runtime.disk import REAL, make_folder, plain_errors, replace
-from edgekit_runtime.errors import EdgeKitError, NotFound, Untrusted
+from edgekit_runtime.errors import Busy, EdgeKitError, NotFound, Untrusted
 from edgekit_runtime.keypair import PublicKey, new_private_key, public_of
 from edgekit_runtime.manifest import PLAIN
 from edgekit_runtime.store import Store
@@ -31,6 +32,7 @@ from edgekit_runtime.verified import Rules
 FOLDER = Path("/var/lib/edgekit")
 AHEAD = 10 * 365 * 86_400
 """A clock that is so many seconds beyond the newest trust document is not remembered: it would never go back."""
+WAIT_SECONDS = 10.0
 SMALL = 10_000
 """Bytes of a key or of the target."""
 NO_TRUST = "this device trusts nobody yet: nothing can be verified"
@@ -67,11 +69,15 @@ class Device:
             Untrusted: one does not follow; what was trusted before is trusted still.
         """
         now = self.trusted()
-        for raw in documents:
-            if now is not None and accepted(raw).serial <= now.serial:
-                continue
-            now = opened_first(raw) if now is None else succeed(now, raw)
-            self._write("trust.json", raw)
+        if all(now is not None and accepted(raw).serial <= now.serial for raw in documents):
+            return now
+        with self._alone("trust.lock"):
+            now = self.trusted()
+            for raw in documents:
+                if now is not None and accepted(raw).serial <= now.serial:
+                    continue
+                now = opened_first(raw) if now is None else succeed(now, raw)
+                self._write("trust.json", raw)
         return now
 
     def target(self) -> str | None:
@@ -106,11 +112,13 @@ class Device:
 
     def key(self) -> bytes:
         """Its own private key (PEM), which never leaves it; made now where there is none."""
-        raw = self._key_so_far()
-        if raw is None:
-            raw = new_private_key()
-            self._write("device.pub", public_of(raw).pem)
-            self._write_secret("device.key", raw)
+        if (raw := self._key_so_far()) is not None:
+            return raw
+        with self._alone("device.lock"):
+            if (raw := self._key_so_far()) is None:
+                raw = new_private_key()
+                self._write("device.pub", public_of(raw).pem)
+                self._write_secret("device.key", raw)
         return raw
 
     def _key_so_far(self) -> bytes | None:
@@ -130,6 +138,20 @@ class Device:
         if len(raw) > limit:
             raise EdgeKitError(f"{path} is too large", hint="remove it, and give the device a good one")
         return raw
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """Who reads, and writes what follows from that: two at once would undo each other."""
+        with ExitStack() as stack:
+            with plain_errors(str(self.folder / name)):
+                make_folder(REAL, self.folder)
+                try:
+                    stack.enter_context(REAL.lock(self.folder / name, WAIT_SECONDS))
+                except BlockingIOError as error:
+                    raise Busy(
+                        f"another program is changing {self.folder}", "wait until it ends, then do this again"
+                    ) from error
+            yield
 
     def _write(self, name: str, data: bytes) -> None:
         with plain_errors(str(self.folder / name)):
@@ -160,12 +182,14 @@ def become_owner(folder: Path) -> None:
     Raises:
         EdgeKitError: that user could not go on with it.
     """
-    if os.geteuid() != 0 or not folder.is_dir() or folder.stat().st_uid == 0:
+    if os.geteuid() != 0 or not folder.is_dir():
+        return
+    found = folder.stat()  # once: who may exchange the folder meanwhile must not have us stay root for another
+    if found.st_uid == 0:
         return
     import ctypes
     import pwd
 
-    found = folder.stat()
     try:
         groups = os.getgrouplist(pwd.getpwuid(found.st_uid).pw_name, found.st_gid)
     except KeyError:

@@ -115,7 +115,7 @@ class RealDisk:
         os.unlink(path)
 
     def mkdir(self, path: Path) -> None:
-        os.mkdir(path)
+        os.mkdir(path, 0o755)  # whatever the process's mask: nobody else may put files in the place of ours
 
     def rmdir(self, path: Path) -> None:
         os.rmdir(path)

@@ -47,10 +47,8 @@ class View:
     """
 
     def __init__(self) -> None:
-        in_memory = MEMORY.is_dir() and os.access(MEMORY, os.W_OK | os.X_OK)
-        parent = MEMORY if in_memory else Path(tempfile.gettempdir())
-        _sweep(parent)
-        self.folder, lock = _new_folder(parent)
+        sweep()
+        self.folder, lock = _new_folder(_parent())
         self._descriptors = [lock]
         self._closed = weakref.finalize(self, _let_go, os.getpid(), self.folder, self._descriptors)
 
@@ -115,8 +113,15 @@ def _new_folder(parent: Path) -> tuple[Path, int]:
         os.close(descriptor)
 
 
-def _sweep(parent: Path) -> None:
-    """Remove the views of this user whose processes are gone."""
+def _parent() -> Path:
+    in_memory = MEMORY.is_dir() and os.access(MEMORY, os.W_OK | os.X_OK)
+    return MEMORY if in_memory else Path(tempfile.gettempdir())
+
+
+def sweep() -> None:
+    """Remove the views of this user whose processes are gone: nobody holds their locks. Their numbers would not tell:
+    another container's processes have numbers of their own."""
+    parent = _parent()
     names: list[str] = []
     with suppress(OSError):
         names = os.listdir(parent)

@@ -1,7 +1,7 @@
 """What is carried to a device piece by piece: which files are there, where one stopped, what makes a bundle of them.
 
-Refuses a piece that does not begin where the last one ended, more bytes than were announced, another digest, and a
-delta from a file that is not here or was touched."""
+Refuses a piece that does not begin where the last one ended, more bytes than were announced or than there is room for,
+another digest, and a delta from a file that is not here or was touched."""
 
 import hashlib
 import json
@@ -16,6 +16,7 @@ from edgekit_runtime.disk import REAL, forget, make_folder, plain_errors, write
 from edgekit_runtime.errors import BadRequest, EdgeKitError, NotFound
 from edgekit_runtime.files import Files, in_folder
 from edgekit_runtime.store import Store
+from edgekit_runtime.store.adding import fits, no_room
 from edgekit_runtime.store.layout import SHA256, Layout
 
 PART, MADE = ".part", ".made"
@@ -52,6 +53,7 @@ def receive(store: Store, sha256: str, offset: int, source: BinaryIO, size: int 
         if found := _whole(at, sha256):
             return found
         with _alone(store, sha256):
+            _refuse_full(store, 0 if size is None else size - offset)
             got = _append(part, offset, source, size)
             return {"sha256": sha256, "complete": _finished(at, part, sha256, got, size), "size": got}
 
@@ -74,6 +76,7 @@ def receive_delta(store: Store, sha256: str, base: str, source: BinaryIO, size: 
         if REAL.kind(at.object(_digest(base))) != "file":
             raise NotFound(f"{base[:12]}, which the delta is from, is not here", hint="send the whole file")
         with _alone(store, sha256):
+            _refuse_full(store, size)
             with REAL.open(at.object(base)) as old:
                 write(REAL, made, pieces(old, source, sha256, size))
             _become_object(at, made, sha256)
@@ -118,6 +121,14 @@ def _alone(store: Store, sha256: str) -> Iterator[None]:
             yield
     except BlockingIOError as error:
         raise BadRequest(f"{sha256[:12]} is being received already", hint="wait until that ends") from error
+
+
+def _refuse_full(store: Store, needed: int) -> None:
+    """Before the first byte: a server writes to that disk too."""
+    if not fits(room := REAL.room(store.incoming), needed):
+        raise EdgeKitError(
+            no_room(room, needed), hint="make room: `edgekit-runtime gc` removes versions that nothing needs"
+        )
 
 
 def _append(part: Path, offset: int, source: BinaryIO, size: int | None) -> int:

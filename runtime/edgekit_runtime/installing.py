@@ -5,7 +5,7 @@ Refuses what was not verified or does not do here what it promises; what was ser
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,18 @@ from edgekit_runtime import running
 from edgekit_runtime.detect import detect
 from edgekit_runtime.device import Device
 from edgekit_runtime.disk import REAL, remove
-from edgekit_runtime.errors import BadBundle, EdgeKitError, Untrusted
+from edgekit_runtime.errors import BadBundle, EdgeKitError, Exceeded, Untrusted
 from edgekit_runtime.files import Files
 from edgekit_runtime.incoming import staged
-from edgekit_runtime.manifest import Manifest
+from edgekit_runtime.on_drift import end_on_drift
 from edgekit_runtime.receipts import Receipt, issue
+from edgekit_runtime.scored import Scored, keep
+from edgekit_runtime.scored import key as exam_key
 from edgekit_runtime.shadow_install import check_comparable, check_memory, put
-from edgekit_runtime.slots import end_on_drift
 from edgekit_runtime.store import Terms, Trial, Version
 from edgekit_runtime.telemetry.boots import this_boot
 from edgekit_runtime.trust import opened_downgrade
-from edgekit_runtime.trying import Found, free_mb, limits_of, try_out
+from edgekit_runtime.trying import OF_FREE, Found, Unfit, free_mb, limits_of, try_out
 from edgekit_runtime.verified import Rules, Vouched, open_verified, vouch
 
 PROBATION = 300.0
@@ -76,7 +77,7 @@ def install(device: Device, folder: Path, wishes: Wishes, tell: Tell) -> Outcome
     """
     with device.store.installing():
         done = install_files(device, staged(device.store, folder), wishes, tell)
-    if folder.absolute().is_relative_to(device.store.incoming.absolute()):
+    if folder.resolve().parent == device.store.incoming.resolve():
         with suppress(OSError):  # another user may have put it there; gc removes it when it is old
             remove(REAL, folder)
     return done
@@ -113,19 +114,19 @@ def install_files(device: Device, files: Files, wishes: Wishes, tell: Tell) -> O
             check_memory(found.peak_mb, free_mb())
     except EdgeKitError as error:
         with suppress(EdgeKitError):  # the refusal itself is what is told
-            _receipt(device, vouched, version, "refused", error.what, None)
+            refused = _receipt(vouched, version, "refused", error.what, None)
+            issue(device, replace(refused, exam=_told(error.exam if isinstance(error, Unfit) else None)))
         raise
     if not wishes.activate:
-        receipt = _receipt(device, vouched, version, "stored", "", found)
-        return Outcome("stored", manifest.name, manifest.version, version.id, "", found, receipt)
-    if wishes.shadow is not None:
+        outcome, why = "stored", ""
+    elif wishes.shadow is not None:
         if wishes.on_drift:
             end_on_drift(device, manifest.name, version.id)
         outcome, why = put(device, version, wishes.shadow, wishes.again, wishes.swap_seconds)
         tell(f"{outcome}{f': {why}' if why else ''}")
     else:
         outcome, why = _activated(device, version, wishes, tell)
-    receipt = _receipt(device, vouched, version, outcome, why, found)
+    receipt = _issued(device, _receipt(vouched, version, outcome, why, found), tell)
     return Outcome(outcome, manifest.name, manifest.version, version.id, why, found, receipt)
 
 
@@ -140,30 +141,46 @@ def _rules(device: Device, wishes: Wishes) -> Rules:
 
 def _tried(device: Device, version: Version, rules: Rules, tell: Tell) -> Found:
     """Verify the version once more, from the store into memory, and try just those bytes."""
+    _refuse_large(version)
     held = open_verified(device.store.files(version), rules)
     try:
         facts = detect()
         limits = limits_of(version.manifest, facts["model"], rules.target is not None, free_mb())
         tell(f"trying it in a process of its own, in at most {limits.memory_mb:,.0f} MB")
-        found = try_out(held.bundle, limits)
+        found = try_out(held.bundle, limits, tell)
+        if found.exam is not None:
+            with suppress(OSError):  # the receipt tells it, and a server takes it again
+                keep(device.folder, exam_key(held.bundle), found.exam)
     finally:
         held.close()
     promised = "" if limits.inference_ms is None else f", at most {limits.inference_ms:.3g} promised"
     tell(f"its answers are within {found.worst:.2g} of the recorded ones ({found.tolerance:g} is allowed)")
     tell(f"it takes {found.p50_ms:.3g} ms (median; 90 %: {found.p90_ms:.3g}{promised}), {found.peak_mb:,.0f} MB")
+    if found.exam is not None:
+        tell(found.exam.text())
     return found
+
+
+def _refuse_large(version: Version) -> None:
+    """Before it is held: memory that no process maps is nobody's, and the system would end the server for it."""
+    size, free = sum(entry.size for entry in version.manifest.files.values()) / 1e6, free_mb() * OF_FREE
+    if size > free:
+        raise Exceeded(
+            f"the files of {version.name} {version.manifest.version} take {size:,.0f} MB of memory, and {free:,.0f} MB "
+            "can be had",
+            hint="free memory on the device, or build a smaller model",
+            limit="memory",
+        )
 
 
 def _activated(device: Device, version: Version, wishes: Wishes, tell: Tell) -> tuple[str, str]:
     """Make it live, on trial, and have the server take it; what came of that, and why."""
-    name, store, manifest = version.name, device.store, version.manifest
+    name, store = version.name, device.store
     served = running.is_served(device.folder)
     # Without a server the trial begins when one starts, in whichever start of the machine that is.
     trial = Trial(this_boot().name if served else None, device.clock(), wishes.probation)
     end_on_drift(device, name, version.id if wishes.on_drift else None)
-    if wishes.downgrade is not None:
-        store.floor.allow(name, manifest.release)
-    store.activate(name, version.id, trial, wishes.again)
+    store.activate(name, version.id, trial, wishes.again, wishes.downgrade is not None)
     if not served:
         tell("live; no server runs: it is served, on trial, from the server's next start on")
         return "live", ""
@@ -201,18 +218,31 @@ def _followed(device: Device, version: Version, wishes: Wishes, tell: Tell) -> t
 
 def _told_again(device: Device, version: Version, wishes: Wishes) -> Outcome:
     """It was installed before: see that the server, where one runs, serves it."""
+    outcome, why = "unchanged", ""
     if running.is_served(device.folder):
-        _followed(device, version, wishes, lambda line: None)
-    return Outcome("unchanged", version.name, version.manifest.version, version.id)
+        came, told = _followed(device, version, wishes, lambda line: None)
+        outcome, why = (came, told) if came == "rolled back" else (outcome, why)
+    return Outcome(outcome, version.name, version.manifest.version, version.id, why)
 
 
-def _receipt(
-    device: Device, vouched: Vouched, version: Version, outcome: str, why: str, found: Found | None
-) -> dict[str, Any]:
-    manifest: Manifest = version.manifest
-    key = vouched.key
+def _issued(device: Device, receipt: Receipt, tell: Tell) -> dict[str, Any]:
+    """What was done is done, and told, whether or not the disk takes a receipt of it."""
+    try:
+        return issue(device, receipt)
+    except EdgeKitError as error:
+        tell(f"no receipt is kept: {error.what}")
+        return {}
+
+
+def _receipt(vouched: Vouched, version: Version, outcome: str, why: str, found: Found | None) -> Receipt:
+    manifest, key = version.manifest, vouched.key
     facts: dict[str, Any] = {}
     if found is not None:
         facts = {one: getattr(found, one) for one in ("worst", "tolerance", "p50_ms", "p90_ms", "peak_mb")}
+        facts["exam"] = _told(found.exam)
     names = (manifest.name, manifest.version, version.id, vouched.digest, key.name, key.public.fingerprint)
-    return issue(device, Receipt(*names, outcome, why, **facts))
+    return Receipt(*names, outcome, why, **facts)
+
+
+def _told(exam: Scored | None) -> dict[str, Any] | None:
+    return None if exam is None else asdict(exam)

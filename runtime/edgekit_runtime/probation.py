@@ -33,35 +33,43 @@ class Terms:
 async def shortcoming(lane: Lane, terms: Terms) -> str:
     """Watch the lane until its time is over; why it must not stay, or "" where it has proven itself."""
     before = (lane.stats.broken, lane.stats.executions)
-    if why := await _replayed(lane):
+
+    def worse() -> str:
+        drifted = "its inputs or answers drifted from those of its build"
+        return _broken(lane, before) or (drifted if terms.drifted() else "")
+
+    if why := await _replayed(lane, worse):
         return why
     end, life = time.monotonic() + terms.seconds, time.monotonic() + LIFE_SECONDS
     alive = probe_of(lambda: [lane], PATIENCE)
     while (left := end - time.monotonic()) > 0:
         await asyncio.sleep(min(terms.look, left))
-        if why := _broken(lane, before):
+        if why := worse():
             return why
-        if terms.drifted():
-            return "its inputs or answers drifted from those of its build"
         if time.monotonic() >= life:
             try:
                 await alive()
             except EdgeKitError as error:
                 return error.what
+            except Exception as error:  # a foreign engine's, of any class: a trial that ends by it would never end
+                return f"it does not answer: {type(error).__name__}"
             life = time.monotonic() + LIFE_SECONDS
-    return _broken(lane, before) or await _replayed(lane)
+    return _broken(lane, before) or await _replayed(lane, worse)
 
 
-async def _replayed(lane: Lane) -> str:
-    """What is wrong with its answers to the recorded inputs, once it has time for them."""
-    executions = lane.stats.executions
+async def _replayed(lane: Lane, worse: Callable[[], str]) -> str:
+    """What is wrong with its answers to the recorded inputs, once it has time for them; or what got `worse` first."""
+    runs, since = _runs(lane), time.monotonic()
     while True:
         try:
             off = await fault(lane)
-        except (Busy, Late):
-            if lane.stats.executions == executions:
+        except (Busy, Late) as error:
+            if (now := _runs(lane)) != runs:
+                runs, since = now, time.monotonic()
+            elif isinstance(error, Late) or time.monotonic() - since > PATIENCE:
                 return "it does not answer any more"
-            executions = lane.stats.executions
+            if why := worse():
+                return why
             await asyncio.sleep(AGAIN_SECONDS)
             continue
         except NotFound:
@@ -69,6 +77,10 @@ async def _replayed(lane: Lane) -> str:
         except BadBundle as error:
             return error.what
         return f"the self-test failed: {off}" if off else ""
+
+
+def _runs(lane: Lane) -> int:
+    return lane.stats.executions + lane.stats.broken
 
 
 def _broken(lane: Lane, before: tuple[int, int]) -> str:

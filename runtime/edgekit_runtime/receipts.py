@@ -22,7 +22,8 @@ KEPT = 200
 @dataclass(frozen=True)
 class Receipt:
     """Version `version` of model `name`, whose manifest has this SHA-256, by the key `signer` (name and fingerprint):
-    its `outcome`, and what the trial measured; None where it did not come so far. `why` says why it was refused."""
+    its `outcome`, and what the trial measured; None where it did not come so far. `why` says why it was refused, `exam`
+    how it did in the one that it brings (the fields of `scored.Scored`)."""
 
     name: str
     version: str
@@ -37,11 +38,12 @@ class Receipt:
     p50_ms: float | None = None
     p90_ms: float | None = None
     peak_mb: float | None = None
+    exam: Mapping[str, Any] | None = None
 
 
 def issue(device: Device, receipt: Receipt) -> dict[str, Any]:
     """Sign it, keep it, and give it as a DSSE envelope (a JSON object)."""
-    key, now = device.key(), device.clock()
+    key, now = device.key(), device.now()
     facts = {**asdict(receipt), "device": public_of(key).fingerprint, "runtime": __version__, "when": now}
     made = envelope(key, RECEIPT, json.dumps(facts, sort_keys=True).encode())
     folder = device.folder / "receipts"

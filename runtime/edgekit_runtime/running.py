@@ -2,9 +2,9 @@
 
 Refuses a second server on one folder. What a server that was killed left behind is not believed: its lock is gone."""
 
+import fcntl
 import json
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgekit_runtime.disk import REAL, make_folder, plain_errors, replace
 from edgekit_runtime.errors import EdgeKitError
-from edgekit_runtime.held import MEMORY
+from edgekit_runtime.held import sweep
 
 FILE, LOCK = "serving.json", "serving.lock"
 START_SECONDS = 5.0
@@ -49,22 +49,18 @@ def alone(folder: Path) -> Iterator[None]:
             raise EdgeKitError(
                 f"another server serves {folder} already", hint="stop it first, or say another --device"
             ) from error
-    _sweep(MEMORY)
     try:
+        _forget(folder)  # what a server that was killed left would be taken for ours, and its process be woken
+        sweep()
         yield
     finally:
-        with suppress(FileNotFoundError, OSError):
-            (folder / FILE).unlink()
+        _forget(folder)
         lock.__exit__(None, None, None)
 
 
-def _sweep(memory: Path) -> None:
-    """Free what processes of this user that were killed still hold in memory (see `held`)."""
-    for path in memory.glob("edgekit-*-*") if memory.is_dir() else ():
-        process = path.name.split("-")[1]
-        with suppress(OSError):
-            if process.isdecimal() and path.stat().st_uid == os.geteuid() and not Path("/proc", process).exists():
-                shutil.rmtree(path, ignore_errors=True)
+def _forget(folder: Path) -> None:
+    with suppress(OSError):
+        (folder / FILE).unlink()
 
 
 def tell(folder: Path, running: Running) -> None:
@@ -75,15 +71,17 @@ def tell(folder: Path, running: Running) -> None:
 
 def is_served(folder: Path) -> bool:
     """Whether a server is there, or coming."""
-    if not (folder / LOCK).is_file():
+    try:
+        number = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:  # none, or not ours to look at: then it is nobody's of us
         return False
     try:
-        with REAL.lock(folder / LOCK, 0):
-            return False
+        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: others may look at the same time
     except BlockingIOError:
         return True
-    except OSError:  # not ours to look at: then it is nobody's of us
-        return False
+    finally:
+        os.close(number)
+    return False
 
 
 def server(folder: Path) -> Running | None:

@@ -5,8 +5,8 @@ Refuses to serve for a device that trusts nobody, and beside another server of t
 import asyncio
 import logging
 import os
-import time
-from collections.abc import Mapping
+import weakref
+from collections.abc import Awaitable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from edgekit_runtime.device import Device, become_owner, device_at
 from edgekit_runtime.errors import EdgeKitError, NotFound
 from edgekit_runtime.families import Family, Sample
 from edgekit_runtime.lane import Lane
+from edgekit_runtime.on_drift import asked_to_end_on_drift
 from edgekit_runtime.probation import Terms, shortcoming
 from edgekit_runtime.service import Change, Service
 from edgekit_runtime.store import Event, Slot
@@ -26,10 +27,10 @@ from edgekit_runtime.telemetry.boots import this_boot
 
 log = logging.getLogger("edgekit_runtime.slots")
 
-ON_DRIFT = "on-drift"
 STATES = ("good", "trial")
 AGAIN_SECONDS = 60.0
 """After so long what could not be written down is tried again."""
+LOOK_SECONDS = 1.0
 
 
 class Slots:
@@ -48,7 +49,8 @@ class Slots:
         self.compare: Compare = lambda beside: None
         self._comparing = Comparing(device, self.source)
         self._deciding: Deciding | None = None
-        self._judging: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._watched: dict[str, weakref.ref[Lane]] = {}
 
     async def begin(self, service: Service, url: str) -> None:
         """The server listens: say so, and begin to prove what is on trial."""
@@ -61,27 +63,24 @@ class Slots:
         self._say()
         hands = Hands(service, self._look, self._follow, self._served, self._say, lambda beside: self.compare(beside))
         self._deciding = Deciding(self.device, self._comparing, hands, self._changing)
-        self._judging = asyncio.ensure_future(self._deciding.run(lambda: self._seen))
+        works = (self._deciding.run(lambda: self._seen), self._keep_proving())
+        self._tasks = [asyncio.ensure_future(work) for work in works]
 
     async def reload(self) -> None:
         """Somebody changed the store: serve what is live now."""
         async with self._changing:
-            try:
-                await self._look()
-                for name in sorted({*self._seen, *self._served()}):
-                    await self._follow(name)
-                if self._deciding is not None:
-                    await self._deciding.catch_up(self._seen)
-            except EdgeKitError as error:
-                log.error("%s", error.what)
+            await _told(self._look())
+            for name in sorted({*self._seen, *self._served()}):
+                await _told(self._follow(name))
+            if self._deciding is not None:
+                await _told(self._deciding.catch_up(self._seen))
             self._say()
 
     def close(self) -> None:
         """The server ends."""
-        for task in self._trials.values():
-            task.cancel()
-        if self._judging is not None and not self._judging.get_loop().is_closed():
-            self._judging.cancel()
+        for task in (*self._trials.values(), *self._tasks):
+            if not task.get_loop().is_closed():
+                task.cancel()
         for name in [name for name, slot in self._seen.items() if slot.shadow is not None]:
             with suppress(EdgeKitError):  # it is counted as a crash then, of which a few are allowed
                 self.device.store.shadow_rested(name)
@@ -144,11 +143,11 @@ class Slots:
         if served is None and name in self._service.names():
             return  # a bundle of this name was given on the command line
         if served is not None and served[0] == slot.live:
+            if name not in self._trials or self._trials[name].done():
+                self._prove(name)  # it went, and came back on trial before we looked
             return
         self._stop(name)
-        try:
-            await self._service.load(name)
-        except EdgeKitError as error:
+        if (error := await self._opens(name)) is not None:
             if is_final(slot, error):
                 await self._back(name, slot.live, error.what)
             else:
@@ -156,12 +155,35 @@ class Slots:
             return
         self._prove(name)
 
+    async def _opens(self, name: str, why: str = "") -> EdgeKitError | None:
+        """Load what is live; why that is not served."""
+        assert self._service is not None
+        try:
+            await self._service.load(name, why)
+        except EdgeKitError as error:
+            return error
+        except Exception as error:  # a foreign engine's, of any class: it is this version's, and nobody else's
+            log.exception("%s does not open", name)
+            return EdgeKitError(f"it does not open: {type(error).__name__}")
+        return None
+
+    async def _keep_proving(self) -> None:
+        """What came without us, as where an administrator unloads and loads a model, is on trial still."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            async with self._changing:
+                for name, (_, lane) in self._served().items():
+                    watched = self._watched.get(name)
+                    if watched is not None and watched() is not lane:
+                        self._prove(name)
+
     def _prove(self, name: str) -> None:
         """Begin the trial of what is served, where it is on trial."""
         slot, served = self._seen.get(name), self._served().get(name)
         self._stop(name)
         if slot is not None and slot.on_trial is not None and served is not None and served[0] == slot.on_trial.id:
             trial = slot.on_trial.trial
+            self._watched[name] = weakref.ref(served[1])
             self._trials[name] = asyncio.ensure_future(self._trial(name, *served, trial.seconds))
 
     def _stop(self, name: str) -> None:
@@ -170,13 +192,14 @@ class Slots:
 
     async def _trial(self, name: str, id: str, lane: Lane, seconds: float) -> None:
         assert self._service is not None
-        service, began = self._service, time.time_ns() // 1_000_000
+        service, before = self._service, list(self._service.history)
         on_drift = await asyncio.to_thread(self._ends_on_drift, name, id)
 
         def drifted() -> bool:
-            alarms = [change for change in list(service.history) if change.what == "drift raised"]
-            known = (name, lane.served.version)
-            return on_drift and any((one.model, one.version) == known and one.when_ms >= began for one in alarms)
+            known = ("drift raised", name, lane.served.version)
+            alarms = [one for one in list(service.history) if (one.what, one.model, one.version) == known]
+            # the clock does not tell which are new: it may be set back
+            return on_drift and any(all(one is not old for old in before) for one in alarms)
 
         why = await shortcoming(lane, Terms(seconds, drifted))
         if lane not in service.lanes() or not service.ready:
@@ -216,10 +239,12 @@ class Slots:
         if served is not None and served[0] == id:
             service.remark("failed", served[1].served, why)
         await self._look()
-        try:
-            await service.load(name, why)
-        except EdgeKitError as error:
+        if (error := await self._opens(name, why)) is not None:
             log.error("%s: the version before does not open either: %s", name, error.what)
+            slot = self._seen.get(name)
+            if slot is not None and slot.live == version.id and is_final(slot, error):
+                await self._back(name, version.id, error.what)
+            return
         self._prove(name)
 
     def _ends_on_drift(self, name: str, id: str) -> bool:
@@ -234,6 +259,14 @@ class Slots:
             running.tell(self.device.folder, said)
         except EdgeKitError as error:
             log.warning("what is served is not written down: %s", error.what)
+
+
+async def _told(work: Awaitable[None]) -> None:
+    """What fails for one model keeps no other from what is to be done for it."""
+    try:
+        await work
+    except EdgeKitError as error:
+        log.error("%s", error.what)
 
 
 def open_slots(folder: Path) -> Slots:
@@ -260,25 +293,3 @@ def ends(device: Device) -> dict[str, tuple[list[Event], list[Event]]]:
         name: ([one for one in found if one.what == "rolled back"], [one for one in found if one.what == "dropped"])
         for name, found in events.items()
     }
-
-
-def end_on_drift(device: Device, name: str, id: str | None) -> None:
-    """Remember that a drift alarm is to end the trial of this version; None: of none."""
-    from edgekit_runtime.disk import REAL, forget, make_folder, plain_errors, replace
-
-    path = device.folder / ON_DRIFT / name
-    with plain_errors(str(path)):
-        if id is None:
-            if REAL.kind(path) is not None:
-                forget(REAL, path)
-            return
-        make_folder(REAL, path.parent)
-        replace(REAL, path, id.encode())
-
-
-def asked_to_end_on_drift(device: Device, name: str) -> str | None:
-    """The version whose trial a drift alarm is to end; None where there is none."""
-    try:
-        return (device.folder / ON_DRIFT / name).read_text(encoding="ascii")[:100]
-    except (OSError, ValueError):
-        return None

@@ -5,7 +5,7 @@ Refuses what is not verified: a model whose live version is not is served in the
 import logging
 import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgekit_runtime.bundle import Bundle
@@ -31,7 +31,7 @@ class StoreSource:
         for name in self.device.store.names():
             try:
                 version = self.device.store.live(name)
-            except BadBundle:
+            except EdgeKitError:  # gone, touched, or on a disk that fails
                 continue
             if version is not None:
                 yield version.manifest
@@ -49,23 +49,32 @@ class StoreSource:
 
     def start(self) -> list[Bundle]:
         """All live versions; for one that is not verified, or not held, the one before it, if that is."""
-        found = []
-        for name in self.device.store.names():
-            try:
-                found.append(self.newest(name))
-            except NotFound:
-                continue
-            except EdgeKitError as error:
-                if (other := self._before(name, error)) is not None:
-                    found.append(other)
-        return found
+        found = (self._first(name) for name in self.device.store.names())
+        return [bundle for bundle in found if bundle is not None]
+
+    def _first(self, name: str) -> Bundle | None:
+        """What a server that begins serves of a model; None: nothing."""
+        if name in self.device.store.unsettled:
+            other = self._before(name, EdgeKitError("how its trial goes cannot be written down"))
+            if other is not None:
+                return other
+        try:
+            return self.newest(name)
+        except NotFound:
+            return None
+        except EdgeKitError as error:
+            return self._before(name, error)
 
     def again(self, manifest: Manifest) -> Bundle | None:
         """The version with this manifest, if it is here."""
         store = self.device.store
         for id in store.ids(manifest.name):
-            version = store.version(manifest.name, id)
-            if version.manifest == manifest:
+            try:
+                version = store.version(manifest.name, id)
+            except EdgeKitError as error:
+                log.warning("%s %s is passed over: %s", manifest.name, id, error.what)
+                continue
+            if replace(version.manifest, encrypted=None) == replace(manifest, encrypted=None):  # held in clear
                 return self._opened(version)
         return None
 
@@ -79,7 +88,11 @@ class StoreSource:
 
     def _before(self, name: str, error: EdgeKitError, id: str | None = None) -> Bundle | None:
         store = self.device.store
-        slot = store.slot(name)
+        try:
+            slot = store.slot(name)
+        except EdgeKitError as worse:
+            log.error("%s is not served: %s", name, worse.what)
+            return None
         if slot is None or id not in (None, slot.live):
             return None
         log.error("%s %s is not served: %s", name, slot.live, error.what)
@@ -89,10 +102,18 @@ class StoreSource:
         except EdgeKitError as worse:
             log.error("%s is not served: the version before is no better: %s", name, worse.what)
             return None
-        if other is None or (is_final(slot, error) and store.roll_back(name, error.what, slot.live) is None):
+        if other is None or (is_final(slot, error) and not self._gone_back(slot, error)):
             log.error("%s is not served: there is no version of it to go back to", name)
             return None
         return other
+
+    def _gone_back(self, slot: Slot, error: EdgeKitError) -> bool:
+        """For good, if the disk takes it."""
+        try:
+            return self.device.store.roll_back(slot.name, error.what, slot.live) is not None
+        except EdgeKitError as worse:
+            log.error("%s: that it was gone back from is not written down: %s", slot.name, worse.what)
+            return True
 
     def _opened(self, version: Version) -> Bundle:
         held = open_verified(self.device.store.files(version), self.device.serving_rules())

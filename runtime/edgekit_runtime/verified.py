@@ -75,11 +75,21 @@ def open_verified(files: Files, rules: Rules) -> Held:
         for name in vouched.manifest.files:
             (view.add_plain if name in plain else view.add)(name, read(name))
         view.add(MANIFEST, [vouched.raw_manifest])
-        bundle = fitting(Bundle(view.folder, replace(vouched.manifest, encrypted=None)))
+        bundle = _readable(fitting(Bundle(view.folder, replace(vouched.manifest, encrypted=None))))
     except BaseException:
         view.close()
         raise
     return Held(bundle, vouched.key.name, vouched.digest, view.close)
+
+
+def _readable(bundle: Bundle) -> Bundle:
+    """The bundle, if a server could read what it tells of the model; else it would be live before that is known."""
+    try:
+        bundle.labels()
+    except ValueError as error:
+        raise BadBundle(f"{bundle.manifest.labels} is not text: {error}", hint="build it again, with UTF-8") from error
+    bundle.baseline()
+    return bundle
 
 
 def _reader(files: Files, manifest: Manifest, rules: Rules) -> Callable[[str], Iterator[bytes]]:
@@ -192,6 +202,7 @@ def _beside_a_model(manifest: Manifest) -> set[str]:
         return set()
     ours = {manifest.entry, manifest.labels, manifest.baseline}
     ours |= {golden.file if golden else None, shadow.entry if shadow else None}
+    ours |= {manifest.exam.file if manifest.exam else None}
     return set(manifest.files) - ours
 
 

@@ -2,16 +2,19 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
 from edgekit_runtime import running
 from edgekit_runtime.__main__ import main
 from edgekit_runtime.device import Device
+from edgekit_runtime.engines import EngineOptions
 from edgekit_runtime.errors import EdgeKitError, Untrusted
 from edgekit_runtime.keypair import new_private_key, public_of
 from edgekit_runtime.receipts import KEPT, Receipt, issue, read_receipt
 from edgekit_runtime.running import Running
+from edgekit_runtime.trust import Trust
 from edgekit_runtime.trying import Limits, limits_of
 
 from tests.runtime.devices import Maker
@@ -33,6 +36,31 @@ def test_the_first_document_is_taken_from_whoever_brings_it_and_no_other(device:
     with pytest.raises(Untrusted, match="trusts nobody"):
         device.rules()
     assert device.take_trust([maker.trust(7)]).serial == 7
+
+
+def test_of_two_changes_of_trust_at_once_the_newer_one_stays(
+    device: Device, maker: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgekit_runtime import device as module
+
+    whole, begun, other = module.succeed, threading.Event(), threading.Event()
+
+    def slow(current: Trust, raw: bytes) -> Trust:
+        after = whole(current, raw)
+        if after.serial == 2:
+            begun.set()
+            other.wait(1)  # for as long as the other one takes, if it does not wait for this one
+        return after
+
+    monkeypatch.setattr(module, "succeed", slow)
+    first = threading.Thread(target=device.take_trust, args=([maker.trust(2)],))
+    first.start()
+    assert begun.wait(30)
+    second = threading.Thread(target=lambda: (device.take_trust([maker.trust(3)]), other.set()))
+    second.start()
+    first.join()
+    second.join()
+    assert device.trust().serial == 3
 
 
 @pytest.mark.parametrize("text", ["", "two words", "../x", "a" * 200])
@@ -72,11 +100,22 @@ def test_a_receipt_is_of_this_device_and_the_old_ones_go(device: Device) -> None
     assert any("tiny" in name for name in kept)
 
 
+def test_a_receipt_that_is_written_while_the_clock_is_behind_is_not_the_first_to_go(device: Device) -> None:
+    device.see_time()
+    for number in range(KEPT):
+        (device.folder / "receipts").mkdir(exist_ok=True)
+        (device.folder / "receipts" / f"20200101T{number:06}Z-x.json").write_text("{}")
+    woken = Device(device.folder, lambda: 10.0)
+    said = read_receipt(issue(woken, RECEIPT), woken.public_key())
+    assert said["when"] == device.store.floor.seen()
+    assert any("tiny" in path.name for path in (device.folder / "receipts").iterdir())
+
+
 class Manifest:
     """What `limits_of` looks at."""
 
-    def __init__(self, **evidence: object) -> None:
-        self.evidence = evidence
+    def __init__(self, device: str = "cpu", **evidence: object) -> None:
+        self.evidence, self.options = evidence, EngineOptions(device=device)
 
 
 HERE = "measured on this machine (Board), 1 thread"
@@ -90,6 +129,7 @@ HERE = "measured on this machine (Board), 1 thread"
         ({"peak_mb": 100, "latency": {"p90_ms": 10}, "timed": "measured on pi@shed, 1 thread"}, True, Limits(214, 21)),
         ({"peak_mb": 100, "latency": {"p90_ms": 10}, "timed": "measured on pi@shed, 1 thread"}, False, Limits(214)),
         ({"peak_mb": 100, "latency": None, "timed": "not timed: another architecture"}, True, Limits(214)),
+        ({"device": "cuda", "peak_mb": 100}, True, Limits(900)),
         ({}, True, Limits(900)),
         ({"peak_mb": float("nan"), "latency": {"p90_ms": float("nan")}, "timed": HERE}, True, Limits(900)),
         ({"peak_mb": True, "latency": [1], "timed": HERE}, True, Limits(900)),

@@ -214,3 +214,15 @@ def test_a_file_in_a_folders_place_is_not_called_a_broken_disk(tmp_path: Path) -
     with pytest.raises(EdgeKitError, match="Is a directory") as caught, plain_errors("the store"):
         replace(REAL, tmp_path / "folder", b"{}")
     assert "a folder stands where" in caught.value.hint
+
+
+def test_no_other_user_may_write_where_a_process_without_a_mask_made_folders(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        make_folder(REAL, tmp_path / "a" / "b")
+        write(REAL, tmp_path / "a" / "b" / "c", [b""])
+    finally:
+        os.umask(before)
+    assert [
+        path.stat().st_mode & 0o022 for path in (tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / "c")
+    ] == [0] * 3

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from edgekit_runtime import deltas
 from edgekit_runtime.device import Device
+from edgekit_runtime.disk import REAL
 from edgekit_runtime.errors import BadBundle, BadRequest, EdgeKitError, NotFound
 from edgekit_runtime.incoming import have, receive, receive_delta, staged
 from edgekit_runtime.installing import Wishes, install
@@ -183,3 +184,25 @@ def test_a_bundle_whose_files_came_one_by_one_is_installed(tmp_path: Path) -> No
     assert not coming.exists()
     told = json.loads(runtime("have", "--device", device.folder, "--json").stdout)
     assert len(told["objects"]) == 3
+
+
+def test_a_file_for_which_there_is_no_room_is_not_begun(store: Store, delta: bytes) -> None:
+    receive(store, SHA256, 0, io.BytesIO(DATA))
+    free = REAL.room(store.root).free
+    with pytest.raises(EdgeKitError, match="no room") as caught:
+        receive(store, WANTED, 0, io.BytesIO(LATER), 2 * free)
+    assert "edgekit-runtime gc" in caught.value.hint
+    with pytest.raises(EdgeKitError, match="no room"):
+        receive_delta(store, WANTED, SHA256, io.BytesIO(delta), 2 * free)
+    assert have(store) == {"objects": [SHA256], "parts": {}}
+    assert receive(store, WANTED, 0, io.BytesIO(LATER), len(LATER))["complete"]
+
+
+@pytest.mark.slow
+def test_only_what_lies_right_in_incoming_is_removed_when_it_is_installed(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    device, bundle = Device(device_folder(tmp_path / "device", maker)), maker.bundle("1")
+    device.store.incoming.mkdir(parents=True)
+    around = device.store.incoming / ".." / ".." / ".." / bundle.name
+    assert install(device, around, Wishes(), lambda line: None).outcome == "live"
+    assert (bundle / "manifest.json").is_file()

@@ -269,3 +269,43 @@ def test_root_becomes_the_owner_of_the_folder_before_it_opens_anything(device: D
 
 def test_a_fragile_model_passes_the_trial_as_its_recorded_inputs_do_not_break_it(device: Device, maker: Maker) -> None:
     assert put(device, maker.bundle("1", fragile())).outcome == "live"
+
+
+def test_a_version_that_is_live_is_told_as_live_though_its_receipt_cannot_be_kept(device: Device, maker: Maker) -> None:
+    proven(device, maker.bundle("1"))
+    shutil.rmtree(device.folder / "receipts")
+    (device.folder / "receipts").write_text("in the way")
+    said: list[str] = []
+    done = install(device, maker.bundle("2"), QUIET, said.append)
+    assert (done.outcome, device.store.live("tiny").manifest.version) == ("live", "2")
+    assert any(line.startswith("no receipt is kept: ") for line in said)
+    assert refused(device, maker.wrong("3")).reason == "golden"
+
+
+def test_a_bundle_that_is_larger_than_the_free_memory_is_not_read_into_it(
+    device: Device, maker: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgekit_runtime import installing
+
+    proven(device, maker.bundle("1"))
+    monkeypatch.setattr(installing, "free_mb", lambda: 0.0005)
+    monkeypatch.setattr(installing, "open_verified", lambda files, rules: pytest.fail("it was read"))
+    error = refused(device, maker.bundle("2"))
+    assert (error.reason, "can be had" in error.what) == ("memory", True)
+
+
+def test_what_is_live_already_and_goes_back_is_not_told_as_unchanged(
+    device: Device, maker: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proven(device, maker.bundle("1"))
+    two = maker.bundle("2")
+    put(device, two)
+    monkeypatch.setattr("edgekit_runtime.running.is_served", lambda folder: True)
+
+    def goes_back(folder: Path, settled: object, seconds: float) -> bool:
+        device.store.roll_back("tiny", "it does not open")
+        return True
+
+    monkeypatch.setattr("edgekit_runtime.running.wait", goes_back)
+    done = put(device, two)
+    assert (done.outcome, done.why) == ("rolled back", "it does not open")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgekit_runtime.bundle import open_bundle
-from edgekit_runtime.errors import BadRequest, Unsupported
-from edgekit_runtime.lane import Lane
+from edgekit_runtime.errors import BadRequest, Busy, Unsupported
+from edgekit_runtime.lane import Lane, LaneOptions
 from edgekit_runtime.probation import FEW, Terms, shortcoming
 from edgekit_runtime.served import Served, opened
 from edgekit_runtime.tensors import Feeds
@@ -136,6 +136,79 @@ def test_a_lane_that_is_busy_is_asked_again(tmp_path: Path, served: Served, monk
         others = [asyncio.ensure_future(lane.infer({"x": some(1, number)})) for number in range(60)]
         why = await shortcoming(lane, Terms(0))
         await asyncio.gather(*others)
+        await lane.close()
+        return why
+
+    assert asyncio.run(story()) == ""
+
+
+def test_an_engine_that_begins_to_raise_what_is_not_ours_ends_it(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekit_runtime.probation.LIFE_SECONDS", 0.1)
+    calls: list[int] = []
+
+    def run(feeds: Feeds) -> Feeds:
+        calls.append(1)
+        if len(calls) > 3:
+            raise RuntimeError("the delegate is gone")
+        return served.run(feeds)
+
+    assert "does not answer: RuntimeError" in watched(served, Terms(60, look=0.05), run=run)
+
+
+def test_a_lane_that_never_has_time_for_its_recorded_inputs_is_watched_for_failures_meanwhile(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekit_runtime.probation.AGAIN_SECONDS", 0.05)
+    turns: list[int] = []
+
+    def run(feeds: Feeds) -> Feeds:
+        turns.append(1)
+        time.sleep(0.005)
+        if len(turns) % 2:
+            raise Unsupported("it broke")
+        return served.run(feeds)
+
+    async def story() -> str:
+        lane = Lane(served, LaneOptions(queue=2))
+        lane._run = run
+        over = asyncio.Event()
+
+        async def load(number: int) -> None:
+            while not over.is_set():
+                try:
+                    await lane.infer({"x": some(1, number)})
+                except Unsupported:
+                    continue
+                except Busy:
+                    await asyncio.sleep(0)
+
+        others = [asyncio.ensure_future(load(number)) for number in range(6)]
+        await asyncio.sleep(0.1)
+        try:
+            return await asyncio.wait_for(shortcoming(lane, Terms(60)), 20)
+        finally:
+            over.set()
+            await asyncio.gather(*others)
+            await lane.close()
+
+    assert asyncio.run(story()).startswith("the engine failed in ")
+
+
+def test_a_queue_that_is_full_when_it_begins_does_not_end_it(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgekit_runtime.probation.AGAIN_SECONDS", 0.05)
+    slow = replace(served, run=lambda feeds: (time.sleep(0.1), served.run(feeds))[1])
+
+    async def story() -> str:
+        lane = Lane(slow, LaneOptions(queue=3))
+        others = [asyncio.ensure_future(lane.infer({"x": some(1, number)})) for number in range(4)]
+        await asyncio.sleep(0.05)
+        others += [asyncio.ensure_future(lane.infer({"x": some(1, 9)}))]
+        await asyncio.sleep(0)
+        assert lane.waiting == 3
+        why = await shortcoming(lane, Terms(0))
+        await asyncio.gather(*others, return_exceptions=True)
         await lane.close()
         return why
 

@@ -1,12 +1,17 @@
 """A server over a device's store where a version does not open: at its start, and while it serves."""
 
+import errno
 import gc
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from edgekit_runtime import running
 from edgekit_runtime.bundle import Bundle
 from edgekit_runtime.device import Device
+from edgekit_runtime.disk import RealDisk
 from edgekit_runtime.errors import EdgeKitError, NotFound, Unsupported
 from edgekit_runtime.service import Policy, Service, open_service
 from edgekit_runtime.slots import Slots, open_slots
@@ -16,6 +21,7 @@ from edgekit_runtime.watching import Watch
 
 from tests.runtime.devices import Maker, soon
 from tests.runtime.live import live
+from tests.runtime.signing import relisted, sign_folder
 
 
 @pytest.fixture
@@ -168,3 +174,85 @@ def test_a_bundle_whose_time_is_over_is_served_on_and_not_installed(device: Devi
     store = device.store
     with pytest.raises(EdgeKitError, match="was for use until"):
         open_verified(store.files(store.live("tiny")), device.rules())
+
+
+def cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk turned read-only by itself, as worn out cards do."""
+
+    def refuse(self: object, *given: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for primitive in ("create", "append", "rename", "symlink", "unlink", "mkdir"):
+        monkeypatch.setattr(RealDisk, primitive, refuse)
+
+
+def test_on_a_disk_that_turned_read_only_what_was_not_proven_before_the_power_went_is_not_served(
+    device: Device, maker: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(device, maker.bundle("1"))
+    two = put(device, maker.bundle("2"), good=False)
+    device.store.boot("another start of the machine", 0.0)
+    with running.alone(device.folder):
+        assert device.store.slot("tiny").live == two
+    cannot_be_written(monkeypatch)
+    slots = open_slots(device.folder)
+    try:
+        assert opened(slots).find("tiny").served.version == "1"
+    finally:
+        slots.close()
+
+
+def test_on_a_disk_that_turned_read_only_a_version_that_it_spoilt_is_served_in_the_one_before(
+    device: Device, maker: Maker, slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(device, maker.bundle("1"))
+    put(device, maker.bundle("2"))
+    labels = device.store.live("tiny").manifest.files["labels.txt"].sha256
+    spoilt = device.store.root / "objects" / labels[:2] / labels
+    spoilt.write_bytes(spoilt.read_bytes().replace(b"dog", b"god"))
+    cannot_be_written(monkeypatch)
+    assert opened(slots).find("tiny").served.version == "1"
+
+
+def test_a_model_whose_live_version_is_gone_is_left_out_and_the_others_are_listed(
+    device: Device, maker: Maker, slots: Slots
+) -> None:
+    id = put(device, maker.bundle("1"))
+    shutil.rmtree(device.store.root / "versions" / "tiny" / id)
+    service = opened(slots)
+    assert (service.names(), service.index()) == ([], [])
+
+
+def test_a_version_is_found_again_beside_one_that_a_disk_spoilt(device: Device, maker: Maker, slots: Slots) -> None:
+    one, two = put(device, maker.bundle("1")), put(device, maker.bundle("2"))
+    broken, whole = sorted((one, two))
+    wanted = device.store.version("tiny", whole).manifest
+    (device.store.root / "versions" / "tiny" / broken / "manifest.json").write_text("{}")
+    bundle = slots.source.again(wanted)
+    assert bundle is not None
+    assert slots.source.id_of(bundle) == whole
+
+
+def test_a_version_that_is_encrypted_is_found_again_too(
+    device: Device, maker: Maker, slots: Slots, tmp_path: Path
+) -> None:
+    from edgekit.encrypting import encrypt_bundle
+
+    encrypt_bundle(maker.bundle("1"), device.public_key(), tmp_path / "sealed", maker.key)
+    put(device, tmp_path / "sealed")
+    served = slots.source.newest("tiny").manifest
+    bundle = slots.source.again(served)
+    assert bundle is not None
+    assert bundle.manifest == served
+
+
+def test_labels_that_are_no_text_are_refused_and_keep_no_server_from_starting(
+    device: Device, maker: Maker, slots: Slots
+) -> None:
+    put(device, maker.bundle("1"))
+    folder = maker.bundle("2")
+    (folder / "labels.txt").write_bytes(b"caf\xe9\n\xff\n")
+    two = put(device, sign_folder(relisted(folder), maker.key), good=False)
+    with pytest.raises(EdgeKitError, match=r"labels\.txt is not text"):
+        open_verified(device.store.files(device.store.version("tiny", two)), device.rules())
+    assert opened(slots).find("tiny").served.version == "1"

@@ -2,6 +2,7 @@
 
 Refuses what would leave a model with neither the old version nor the new; whole or absent, at every power cut."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +33,9 @@ from edgekit_runtime.store.slot import PIN, Slot, Trial, read_slot, write_ids
 __all__ = ["Event", "Floor", "Shadowing", "Slot", "Store", "Terms", "Trial", "Version"]
 
 
+log = logging.getLogger("edgekit_runtime.store")
+
+
 class Store:
     """A store in the folder `root`, with its rollback `floor` in a file elsewhere. Opening it changes nothing.
 
@@ -46,6 +50,8 @@ class Store:
             )
         self._at = Layout(root, disk, clock)
         self._installer: int | None = None
+        self.unsettled: frozenset[str] = frozenset()
+        """The models of which the last `boot` could not write down what became of their trial."""
         self.floor = Floor(floor, disk, self._floors)
 
     @property
@@ -78,12 +84,13 @@ class Store:
         with self._plainly(), self.installing():
             return adding.add(self._at, files)
 
-    def activate(self, name: str, id: str, trial: Trial, again: bool = False) -> None:
-        """Serve the version, on trial. `again`: even if it was rolled back here before."""
+    def activate(self, name: str, id: str, trial: Trial, again: bool = False, leave: bool = False) -> None:
+        """Serve the version, on trial. `again`: even if it was rolled back here before. `leave`: the caller verified a
+        signed leave to go back; the floor sinks to this version, until its trial fails."""
         with self._plainly():
             version = read_version(self._at, name, id)
             with locks.changing(self._at):
-                activating.activate(self._at, self.floor, version, trial, again)
+                activating.activate(self._at, self.floor, version, trial, again, leave)
 
     def good(self, name: str, id: str | None = None) -> None:
         """What is on trial (if it is `id`) has proven itself."""
@@ -129,15 +136,25 @@ class Store:
     def boot(self, boot_id: str, now: float) -> tuple[Event, ...]:
         """A server starts: what was rolled back or dropped. A trial of another start of the machine has failed, and so
         has one in which the server started too often; what is in shadow is dropped where too many servers did not end
-        well. Writes nothing where nothing is on trial, in shadow or half done."""
+        well. Writes nothing where nothing is on trial, in shadow or half done. On a disk that cannot be written the
+        others are served all the same: see `unsettled`."""
+        self.unsettled = frozenset()
         with self._plainly():
             waiting = [name for name in self.names() if rolling_back.settles_at_boot(self._at, name)]
             if not waiting:
                 return ()
             with locks.changing(self._at):
-                events = [rolling_back.boot(self._at, self.floor, name, boot_id, now) for name in waiting]
-                events += [shadowing.start(self._at, name, now) for name in waiting]
-        return tuple(event for event in events if event is not None)
+                events = [event for name in waiting for event in self._settled(name, boot_id, now)]
+        return tuple(events)
+
+    def _settled(self, name: str, boot_id: str, now: float) -> Iterator[Event]:
+        try:
+            found = [rolling_back.boot(self._at, self.floor, name, boot_id, now), shadowing.start(self._at, name, now)]
+        except OSError as error:
+            log.error("%s: how its trial goes cannot be written down: %s", name, error.strerror)
+            self.unsettled |= {name}
+            return
+        yield from (event for event in found if event is not None)
 
     def live(self, name: str) -> Version | None:
         """The version that is served; None where there is none.

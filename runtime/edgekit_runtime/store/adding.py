@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from edgekit_runtime.disk import LEFT, make_folder, plain_errors, remove, replace, write
+from edgekit_runtime.disk import LEFT, Room, make_folder, plain_errors, remove, replace, write
 from edgekit_runtime.errors import BadBundle, EdgeKitError
 from edgekit_runtime.files import Files
 from edgekit_runtime.manifest import FileEntry, Manifest
@@ -81,17 +81,28 @@ def _holds(at: Layout, entry: FileEntry) -> bool:
 
 def _make_room(at: Layout, needed: int, wanted: Collection[str]) -> None:
     """Look before the first byte is written; what nothing needs goes first, but none of the objects `wanted`."""
-    for cleaned in (False, True):
-        room = at.disk.room(at.root)
-        reserve = int(min(RESERVE, room.total * RESERVE_PART))
-        if room.free >= needed + reserve:
-            return
-        if not cleaned:
-            clean(at, wanted)
-    raise EdgeKitError(
-        f"no room: {_mb(needed)} are needed and {_mb(reserve)} stay free, but only {_mb(room.free)} are left",
-        hint=f"remove files from the disk of {at.root}; versions that nothing needs are gone already",
-    )
+    if fits(at.disk.room(at.root), needed):
+        return
+    clean(at, wanted)
+    room = at.disk.room(at.root)
+    if not fits(room, needed):
+        hint = f"remove files from the disk of {at.root}; versions that nothing needs are gone already"
+        raise EdgeKitError(no_room(room, needed), hint=hint)
+
+
+def fits(room: Room, needed: int) -> bool:
+    """Whether so many bytes can be written, and some stay free."""
+    return room.free >= needed + _reserve(room)
+
+
+def no_room(room: Room, needed: int) -> str:
+    """What is said where they cannot."""
+    told = f"{_mb(needed)} are needed and {_mb(_reserve(room))} stay free, but only {_mb(room.free)} are left"
+    return f"no room: {told}"
+
+
+def _reserve(room: Room) -> int:
+    return int(min(RESERVE, room.total * RESERVE_PART))
 
 
 def _mb(size: int) -> str:

@@ -117,7 +117,7 @@ def read_manifest(raw: bytes, where: str) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise BadBundle(f"{where}: {MANIFEST} is not JSON: {error}") from error
     for path, entry in manifest.files.items():
-        if not _is_digest(entry.sha256) or not _is_size(entry.size):
+        if not _is_digest(entry.sha256) or not is_count(entry.size):
             raise BadBundle(f"{where}: the digest or size of {path!r} does not read", hint="build the bundle again")
     return manifest
 
@@ -126,7 +126,8 @@ def _is_digest(value: Any) -> bool:
     return isinstance(value, str) and SHA256.fullmatch(value) is not None
 
 
-def _is_size(value: Any) -> bool:
+def is_count(value: object) -> bool:
+    """Whether it is a whole number of 0 or more."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 

@@ -2,6 +2,7 @@
 
 Refuses to go back to nothing: a version that is the only one stays."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 from edgekit_runtime.store import shadow_file
@@ -20,9 +21,8 @@ def roll_back(at: Layout, floor: Floor, name: str, why: str, id: str | None) -> 
     slot = settled(at, floor, name)
     if slot is None or id not in (None, slot.live):
         return None
-    previous = slot.on_trial.previous if slot.on_trial is not None else slot.previous
-    version = whole(at, name, previous) if previous is not None else None
-    if version is None or version.id == slot.live:
+    version = _before(at, slot)
+    if version is None:
         return None
     if slot.live is not None:
         refuse(at, slot, slot.live)
@@ -30,6 +30,16 @@ def roll_back(at: Layout, floor: Floor, name: str, why: str, id: str | None) -> 
     add(at, name, event(at, name, "rolled back", slot.live or version.id, why))
     settled(at, floor, name)
     return version
+
+
+def _before(at: Layout, slot: Slot) -> Version | None:
+    """What there is to go back to. A trial did not shut out the version before that yet."""
+    trial = slot.on_trial
+    for id in (slot.previous,) if trial is None else (trial.previous, trial.older):
+        version = whole(at, slot.name, id) if id is not None and id != slot.live else None
+        if version is not None:
+            return version
+    return None
 
 
 def refuse(at: Layout, slot: Slot, id: str) -> None:
@@ -48,9 +58,12 @@ def boot(at: Layout, floor: Floor, name: str, boot_id: str, now: float) -> Event
     if slot is None:
         return None
     why = _fault(at, slot, boot_id)
-    if why is None:
-        if slot.on_trial is not None:
+    if why is None and slot.on_trial is not None:
+        try:
             _started(at, slot, slot.on_trial.trial, boot_id, now)
+        except OSError as error:  # what crashes again and again would not be told from what starts once
+            why = f"that a server starts with it cannot be counted: {error.strerror}"
+    if why is None:
         return None
     bad = slot.live
     if roll_back(at, floor, name, why, None) is not None:
@@ -58,7 +71,8 @@ def boot(at: Layout, floor: Floor, name: str, boot_id: str, now: float) -> Event
     if slot.on_trial is not None and slot.live is not None:
         # The only one there is: better a version that may be bad than none. Its trial goes on in this boot.
         add(at, name, event(at, name, "kept", slot.live, f"{why}; there is no other version"))
-        _started(at, slot, replace(slot.on_trial.trial, boot_id=None), boot_id, now)
+        with suppress(OSError):  # better served and not counted than not served
+            _started(at, slot, replace(slot.on_trial.trial, boot_id=None), boot_id, now)
     return None
 
 

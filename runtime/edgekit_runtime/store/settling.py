@@ -12,7 +12,7 @@ from edgekit_runtime.store import shadow_file
 from edgekit_runtime.store.floor import Floor
 from edgekit_runtime.store.history import OF_SHADOWS, Event, add, read
 from edgekit_runtime.store.layout import Layout, whole
-from edgekit_runtime.store.slot import PREVIOUS, Slot, end_trial, read_slot, write_ids, write_trial
+from edgekit_runtime.store.slot import PREVIOUS, OnTrial, Slot, end_trial, read_slot, write_ids, write_trial
 
 log = logging.getLogger("edgekit_runtime.store")
 
@@ -23,10 +23,13 @@ def settled(at: Layout, floor: Floor, name: str) -> Slot | None:
     if slot is None:
         return None
     if slot.left is not None and slot.on_trial is not None:
+        _restore_floor(floor, name, slot.left)
         write_trial(at, name, slot.on_trial)
     elif slot.left is not None:  # a version that is not served: its link was never swapped, or it was rolled back
         if slot.previous is not None and slot.previous == slot.live:
-            write_ids(at, name, PREVIOUS, (slot.left.older,) if slot.left.older else ())
+            older = slot.left.older
+            write_ids(at, name, PREVIOUS, (older,) if older is not None and older != slot.live else ())
+        _restore_floor(floor, name, slot.left)
         end_trial(at, name)
     elif slot.on_trial is None and slot.previous is not None and slot.previous == slot.live:
         write_ids(at, name, PREVIOUS, ())
@@ -53,8 +56,17 @@ def proven(at: Layout, floor: Floor, name: str, id: str) -> None:
 def _raise_floor(at: Layout, floor: Floor, name: str) -> None:
     """A version that is good shuts out what is older than the one before it. A floor that cannot be written is logged:
     it must not keep a bad version alive."""
-    if (least := floor_of(at, name)) is None:
-        return
+    if (least := floor_of(at, name)) is not None:
+        _rise(floor, name, least)
+
+
+def _restore_floor(floor: Floor, name: str, left: OnTrial) -> None:
+    """A leave lowered it for a version that is not served, or not any more."""
+    if left.floor:
+        _rise(floor, name, left.floor)
+
+
+def _rise(floor: Floor, name: str, least: int) -> None:
     try:
         floor.rise(name, least)
     except EdgeKitError as error:
@@ -62,13 +74,17 @@ def _raise_floor(at: Layout, floor: Floor, name: str) -> None:
 
 
 def floor_of(at: Layout, name: str) -> int | None:
-    """What is installed speaks for this floor: neither the live version nor the one before it is shut out."""
+    """What is installed speaks for this floor: neither the live version nor the one before it is shut out, nor what a
+    trial may fall back to."""
     slot = read_slot(at, name)
-    if slot is None or slot.on_trial is not None or slot.live is None or slot.previous is None:
+    if slot is None:
         return None
-    pair = [whole(at, name, id) for id in (slot.live, slot.previous)]
-    releases = [version.manifest.release for version in pair if version is not None]
-    return min(releases) if len(releases) == 2 else None
+    trial, ids = slot.on_trial, (slot.live, slot.previous)
+    known = [
+        whole(at, name, id) if id is not None else None for id in (ids if trial is None else (*ids, trial.previous))
+    ]
+    releases = [version.manifest.release for version in known if version is not None]
+    return min(releases) if len(releases) == len(known) else None
 
 
 def event(at: Layout, name: str, what: str, id: str, why: str = "") -> Event:

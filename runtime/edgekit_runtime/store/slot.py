@@ -11,7 +11,7 @@ from typing import Any
 
 from edgekit_runtime import disk
 from edgekit_runtime.errors import BadBundle
-from edgekit_runtime.store.layout import ID, Layout
+from edgekit_runtime.store.layout import ID, Layout, is_count
 from edgekit_runtime.store.shadow_file import Shadowing, read_shadow
 
 LIVE, PREVIOUS, TRIAL, REFUSED, PIN = "live", "previous", "trial.json", "refused", "pin"
@@ -36,13 +36,15 @@ class Trial:
 @dataclass(frozen=True)
 class OnTrial:
     """The version `id`; `previous` is served if it fails, and then `older` is what one can go back to. `over` is the
-    trial that was not over yet when this one began: until the link is swapped it is the one that counts."""
+    trial that was not over yet when this one began: until the link is swapped it is the one that counts. `floor` is
+    the one that a leave to go back lowered for this version: it holds again if the trial fails."""
 
     id: str
     previous: str | None
     older: str | None
     trial: Trial
     over: "OnTrial | None" = None
+    floor: int = 0
 
 
 @dataclass(frozen=True)
@@ -133,10 +135,12 @@ def _trial(text: str) -> OnTrial | None:
 
 def _one_trial(raw: dict[str, Any]) -> OnTrial | None:
     id, previous, older = (raw.pop(key) for key in ("id", "previous", "older"))
+    floor = raw.pop("floor", 0)
     trial = Trial(**raw)
     sound = all(map(math.isfinite, (trial.started, trial.seconds, trial.starts)))
     sound = sound and id is not None and all(map(_is_id, (id, previous, older)))
-    return OnTrial(id, previous, older, trial) if sound and isinstance(trial.boot_id, str | None) else None
+    sound = sound and isinstance(trial.boot_id, str | None) and is_count(floor)
+    return OnTrial(id, previous, older, trial, None, floor) if sound else None
 
 
 def _is_id(value: Any) -> bool:
@@ -150,7 +154,8 @@ def write_trial(at: Layout, name: str, one: OnTrial) -> None:
 
 
 def _trial_json(one: OnTrial) -> dict[str, Any]:
-    return {"id": one.id, "previous": one.previous, "older": one.older, **asdict(one.trial)}
+    named = {"id": one.id, "previous": one.previous, "older": one.older, "floor": one.floor}
+    return {**named, **asdict(one.trial)}
 
 
 def write_ids(at: Layout, name: str, part: str, ids: tuple[str, ...]) -> None:

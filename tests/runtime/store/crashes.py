@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit_runtime.store import Store
+from edgekit_runtime.store import Slot, Store
 
 from tests.runtime.simulated_disk import Folder, Frozen, PowerCut, SimulatedDisk, started, survivors
 from tests.runtime.store.steps import (
@@ -69,6 +69,10 @@ def _over_a_shadow(store: Store) -> None:
     install(store, 3)
 
 
+def _go_back(store: Store) -> None:
+    store.activate(MODEL, store.add(bundle(1)).id, trial(), again=True, leave=True)
+
+
 def _promote(store: Store) -> None:
     if not store.promote(MODEL, id_of(2), trial(), "it agrees"):
         install(store, 2)  # it was promoted before the cut, or dropped by the server's start
@@ -93,6 +97,7 @@ OPERATIONS = (
     Operation("install what was rolled back", _rolled_back, lambda store: install(store, 2)),
     Operation("roll back a trial", _trial_after(1, 2, 3), lambda store: back(store, 3)),
     Operation("roll back a good one", lambda store: installed(store, 1, 2), lambda store: back(store, 2)),
+    Operation("go back with a leave", lambda store: installed(store, 1, 2, 3), _go_back),
     Operation("start after a power cut", _trial_after(1, 2), lambda store: store.boot(SECOND_BOOT, NOW)),
     Operation("start in a crash loop", _loop, lambda store: store.boot(FIRST_BOOT, NOW)),
     Operation("start of the only one", _trial_after(1), lambda store: store.boot(SECOND_BOOT, NOW)),
@@ -180,7 +185,8 @@ def alive(disk: SimulatedDisk) -> SimulatedDisk:
 
 @dataclass(frozen=True)
 class End:
-    """The ids that may be live: before and after; and the floors."""
+    """The ids that may be live: before and after; and the floors. A leave to go back lowers the floor for as long as
+    its version is served."""
 
     operation: Operation
     old: str | None
@@ -257,7 +263,8 @@ def check_done(disk: SimulatedDisk, ends: End) -> None:
 def check_floor(disk: SimulatedDisk, ends: End) -> None:
     """It never sinks, and never shuts out what is live."""
     store = opened(disk)
-    assert store.floor.least(MODEL) >= ends.floor
+    lowered = live(store) == ends.new or (store.slot(MODEL) or Slot("", None, None)).left is not None
+    assert store.floor.least(MODEL) >= (min(ends.floor, ends.floor_after) if lowered else ends.floor)
     if (version := store.live(MODEL)) is not None:
         assert store.floor.least(MODEL) <= version.manifest.release
 
