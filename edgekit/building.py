@@ -20,6 +20,7 @@ from edgekit.declared import completed
 from edgekit.details import fewer_samples, look_inside
 from edgekit.elsewhere import can_score
 from edgekit.evidence import Verdict
+from edgekit.examining import examine
 from edgekit.job import Job, Order, open_job, vocabulary
 from edgekit.keys import listed, signing_key
 from edgekit.measuring import peak_of_build_mb
@@ -130,6 +131,7 @@ def _build_one(job: Job, plan: Plan, place: Path) -> Outcome:
     if best.verdict.outcome in BUILT:
         baseline = record(job, best)
         facts |= {"baseline": baseline.facts, "shadow": shadow_facts(job, plan, best)}
+        facts["exam"] = examine(job, best).facts
         job.tell(f"packing {place.name}")
         with whole_folder(place) as scratch:
             pack(job, plan, best, facts, baseline, scratch)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from edgekit_runtime.errors import EdgeKitError
 
+from edgekit.cli_bench import bench
 from edgekit.cli_encrypt import encrypt
 from edgekit.cli_flash import devices, flash, logs, rollback, status
 from edgekit.cli_keys import keys_verbs
@@ -22,6 +23,7 @@ from edgekit.cli_options import answer_options
 from edgekit.cli_places import emulators
 from edgekit.cli_predict import predict
 from edgekit.cli_pull import pull_samples
+from edgekit.cli_verify import verify
 
 if TYPE_CHECKING:
     from edgekit.ordering import Words
@@ -112,10 +114,17 @@ def _model_options(command: F) -> F:
 @click.option("--output", metavar="NAME", help="The output whose quality is judged; the first otherwise.")
 @click.option("--format", metavar="NAME", help="onnx, tflite or openvino; else what the target prefers.")
 @click.option("--precision", metavar="NAME", help="float32, float16, int8, int8-weights or int4-weights.")
+@click.option("--min-accelerated", metavar="90%", help="The least share of the operators for the target's GPU or NPU.")
 @click.option("--integer-io", is_flag=True, default=None, help="Keep integer inputs and outputs integer for the user.")
 @click.option("--calibration-samples", type=int, metavar="N", help="At most so many samples calibrate (256).")
 @click.option(
     "--with-float", is_flag=True, default=None, help="Carry the float artifact too, for the device to compare with."
+)
+@click.option(
+    "--exam/--no-exam",
+    default=None,
+    help="Carry up to 1,024 evaluation samples, on which the device scores the model before it serves it; without a "
+    "word only where this machine lacks what it runs on.",
 )
 @click.option("--out", metavar="FOLDER", help="The bundle's folder; with several targets the folder that they go in.")
 @click.option("--name", metavar="WORD", help="The bundle's name.")
@@ -208,6 +217,7 @@ def init(model: str, target: str, data: str | None, weights: str | None, shape: 
     click.echo(f"wrote {PROJECT}; look it over, then say edgekit build")
 
 
+cli.add_command(bench)
 cli.add_command(emulators)
 cli.add_command(encrypt)
 cli.add_command(keys_verbs)
@@ -218,6 +228,7 @@ cli.add_command(push)
 cli.add_command(pull)
 cli.add_command(predict)
 cli.add_command(pull_samples)
+cli.add_command(verify)
 
 
 @cli.group()
@@ -291,21 +302,11 @@ def run(words: tuple[str, ...]) -> int:
 @cli.command(context_settings=PASSED_ON)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def inspect(words: tuple[str, ...]) -> int:
-    """Show what a bundle is and what was proven of it: BUNDLE [--json]."""
-    return _runtime("inspect", words)
+    """Show what a bundle is, what was proven of it and who signed it: BUNDLE [--json] [--trust FILE]."""
+    from edgekit.keys import TRUST, default_home
 
-
-@cli.command()
-@click.argument("bundle")
-@click.option("--seconds", default=5.0, show_default=True, help="How long to measure.")
-@answer_options
-def bench(bundle: str, seconds: float, as_json: bool, quiet: bool) -> None:
-    """Measure a bundle's latency on this machine."""
-    from edgekit import comparing, terminal
-
-    with terminal.progress(quiet) as tell:
-        found = comparing.bench(bundle, seconds, tell)
-    click.echo(json.dumps(found, indent=1)) if as_json else terminal.show_bench(found)
+    own = default_home() / TRUST
+    return _runtime("inspect", (*(("--trust", str(own)) if own.exists() else ()), *words))
 
 
 @cli.command()

@@ -76,9 +76,18 @@ def can_score(order: Order, target: Target) -> bool:
 
 
 def score_on_target(job: Job, target: Target, candidate: Candidate, artifact: Artifact) -> list[ScoredOn]:
-    """What becomes of the artifact on the target's instruction set; empty where there is nothing to score."""
+    """What becomes of the artifact on the target's instruction set, and that nothing is known of an accelerator which
+    this machine lacks; empty where there is nothing to score."""
     if job.evaluation is None:
         return []
+    lacking = candidate.options.device
+    if lacking == here(candidate.options).device or job.order.measure_on:
+        return _on_instructions(job, target, candidate, artifact)
+    alone = [ScoredOn("this machine", 0, f"proved on the CPU of this machine only: no {lacking} is used here")]
+    return alone if target.emulate is None else [*_on_instructions(job, target, candidate, artifact), *alone]
+
+
+def _on_instructions(job: Job, target: Target, candidate: Candidate, artifact: Artifact) -> list[ScoredOn]:
     place = place_for(job, target, candidate.format)
     if not isinstance(place, Place):
         if place is None and _is_of(target):

@@ -4,20 +4,21 @@ Refuses a metric that does not fit the output or the labels. A NaN is never with
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from edgekit_runtime.errors import EdgeKitError
+from edgekit_runtime.marks import METRICS as METRICS
+from edgekit_runtime.marks import SHARES as SHARES
+from edgekit_runtime.marks import amount as amount
+from edgekit_runtime.marks import best_classes, marks, squeezed, worse
 from edgekit_runtime.tensors import Array
 
 from edgekit.intervals import bounds, bounds_of_numbers, unseen
-from edgekit.parity import cosine
 from edgekit.userland import load_function, raised
 
 LEVEL = 0.975
 """The one-sided confidence of each bound: both together are a 95 % interval."""
-SHARES = ("top1", "top5", "agreement")
-METRICS = (*SHARES, "mae", "cosine")
 
 Outputs = list[Array]
 """One output of the model for every sample, without the batch axis."""
@@ -72,7 +73,7 @@ class Scores:
     @property
     def worse(self) -> Array:
         """How much worse the candidate did on each sample [n]."""
-        return self.candidate - self.reference if self.metric == "mae" else self.reference - self.candidate
+        return worse(self.metric, self.reference, self.candidate)
 
     def take(self, rows: Array) -> "Scores":
         """The scores of the samples at `rows` (indices)."""
@@ -189,11 +190,6 @@ def by_class(scores: Scores, level: float = LEVEL) -> dict[int, Quality]:
     return {int(index): measure(scores.of_class(index), level) for index in np.unique(scores.classes)}
 
 
-def amount(metric: str, value: float) -> str:
-    """A drop in words: +0.12pt, or in the metric's own units."""
-    return f"{value * 100:+.2f}pt" if metric in SHARES else f"{value:+.4g}"
-
-
 def words(quality: Quality) -> str:
     """Such as `top1 drop +0.12pt [-0.10, +0.34], n = 10,000`."""
     drop, low, high = (amount(quality.metric, value) for value in (quality.drop, quality.low, quality.high))
@@ -206,33 +202,24 @@ def _classes(labels: Array | None) -> Array | None:
 
 def _scores(metric: str, outputs: Outputs, reference: Outputs, labels: Array | None) -> Array:
     """A score for each sample: 0 or 1 for shares, a real number else."""
-    if metric in ("mae", "cosine"):
-        wanted: Sequence[Any] = reference if metric == "cosine" else list(labels)  # type: ignore[arg-type]
-        pairs = zip(outputs, wanted, strict=True)
-        if metric == "cosine":
-            return np.array([cosine(np.ravel(a).astype(np.float64), np.ravel(b).astype(np.float64)) for a, b in pairs])
-        return np.array([_distance(_squeezed(a), _squeezed(b)) for a, b in pairs])
-    scores = np.stack(outputs)
+    if metric == "cosine":
+        return marks(metric, outputs, reference)
     if metric == "agreement":
-        return np.asarray(scores.argmax(1) == np.stack(reference).argmax(1), np.float64)
+        return marks(metric, outputs, best_classes(reference))
     assert labels is not None
-    if metric == "top1":
-        return np.asarray(scores.argmax(1) == labels, np.float64)
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
-    return np.asarray((best == labels[:, None]).any(1), np.float64)
+    if metric == "mae":
+        _refuse_other_shapes(outputs, labels)
+    return marks(metric, outputs, labels)
 
 
-def _distance(output: Array, label: Array) -> float:
-    if output.shape != label.shape:
-        raise EdgeKitError(
-            f"an output of shape {list(output.shape)} cannot be compared with a label of shape {list(label.shape)}",
-            hint="say --metric cosine or agreement, --output NAME, or --metric module:function of your own",
-        )
-    return float(np.abs(output - label).mean())
-
-
-def _squeezed(value: Any) -> Array:
-    return np.squeeze(np.asarray(value, np.float64))
+def _refuse_other_shapes(outputs: Outputs, labels: Array) -> None:
+    for output, label in zip(outputs, labels, strict=True):
+        if squeezed(output).shape != squeezed(label).shape:
+            raise EdgeKitError(
+                f"an output of shape {list(squeezed(output).shape)} cannot be compared with a label of shape "
+                f"{list(squeezed(label).shape)}",
+                hint="say --metric cosine or agreement, --output NAME, or --metric module:function of your own",
+            )
 
 
 def _users_own(metric: str, outputs: Outputs, labels: Array | None) -> Array:

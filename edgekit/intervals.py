@@ -5,6 +5,8 @@ Refuses nothing; what is not a number has no bounds."""
 import warnings
 
 import numpy as np
+from edgekit_runtime.intervals import tango as tango
+from edgekit_runtime.intervals import widened
 from edgekit_runtime.tensors import Array
 
 RESAMPLES = 9_999
@@ -25,52 +27,15 @@ def bounds(worse: Array, level: float, shares: bool) -> tuple[float, float]:
     return _bootstrapped(np.asarray(worse, np.float64), level)
 
 
-FEW = 20
-"""Below so many samples that changed, a bootstrap of what was seen knows too little of what was not."""
-
-
 def bounds_of_numbers(worse: Array, spread: float, level: float) -> tuple[float, float]:
-    """As `bounds`, for scores that are numbers within a range of width `spread`.
-
-    Where few samples changed at all, a bootstrap is too narrow, down to no width: there each change counts as one
-    of the whole range, which is Tango's interval where the scores are 0 and 1, and wider than it has to be else.
-    """
-    low, high = bounds(worse, level, shares=False)
-    lost, won = int((worse > 0).sum()), int((worse < 0).sum())
-    if lost + won >= FEW or not len(worse):
-        return low, high
-    least, most = (spread * bound for bound in tango(lost, won, len(worse), level))
-    return min(low, least), max(high, most)
+    """As `bounds`, for scores that are numbers within a range of width `spread`: where few samples changed at all, a
+    bootstrap is too narrow, down to no width."""
+    return widened(bounds(worse, level, shares=False), worse, spread, level)
 
 
 def unseen(n: int, level: float) -> float:
     """The largest share of samples that may change where none of `n` did."""
     return tango(0, 0, n, level)[1]
-
-
-def tango(lost: int, won: int, n: int, level: float) -> tuple[float, float]:
-    """Score bounds of a difference of paired shares, (lost - won) / n: McNemar's test turned into an interval.
-
-    T. Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample
-    design", Statistics in Medicine 17 (1998) 891-908. At a difference of 0 its statistic is McNemar's.
-    """
-    from scipy import optimize, stats  # half a second, which an order that is found again need not wait for
-
-    z, drop = float(stats.norm.ppf(level)), (lost - won) / n
-
-    def statistic(delta: float) -> float:
-        b = -lost - won + (2 * n - lost + won) * delta
-        c = -won * delta * (1 - delta)
-        q = (np.sqrt(max(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
-        variance = n * (2 * q + delta * (1 - delta))
-        return (lost - won - n * delta) / np.sqrt(max(variance, 1e-300)) if drop != delta else 0.0
-
-    def bound(sign: int) -> float:
-        if drop * sign == 1 or sign * (statistic(sign * (1 - 1e-9)) + sign * z) > 0:
-            return float(sign)
-        return float(optimize.brentq(lambda delta: statistic(delta) + sign * z, drop, sign * (1 - 1e-9), xtol=1e-9))
-
-    return bound(-1), bound(1)
 
 
 def enough(worse: Array, level: float, allowed: float, shares: bool) -> int:
@@ -100,7 +65,7 @@ def _bootstrapped(worse: Array, level: float) -> tuple[float, float]:
     """BCa bootstrap (percentile beyond LARGE samples, where both agree and BCa's jackknife is slow), its tails
     widened for small n as Hesterberg ("What Teachers Should Know About the Bootstrap", The American Statistician 69,
     2015) has it: bootstrap intervals of a mean are too narrow by sqrt((n - 1) / n) t / z."""
-    from scipy import stats
+    from scipy import stats  # half a second, which an order that is found again need not wait for
 
     n, mean = len(worse), float(worse.mean())
     if n < 2:

@@ -48,6 +48,7 @@ class Order:
     integer_io: bool = False
     calibration_samples: int = 256
     with_float: bool = False
+    exam: bool | None = None
     out: Path | None = None
     name: str | None = None
     version: str = "1"

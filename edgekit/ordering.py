@@ -53,6 +53,7 @@ class Words:
     integer_io: bool = False
     calibration_samples: int = 256
     with_float: bool = False
+    exam: bool | None = None
     out: str | None = None
     name: str | None = None
     version: str = "1"
@@ -68,7 +69,7 @@ FOR_SIZE = ("float16", "int8-weights", "int4-weights")
 """Precisions that a CPU stores and does not compute in: who names one wants it for its size."""
 LISTS = ("target", "shape")
 TYPES: dict[str, type] = {
-    **dict.fromkeys(("integer_io", "smaller", "best", "with_float", "unsigned"), bool),
+    **dict.fromkeys(("integer_io", "smaller", "best", "with_float", "exam", "unsigned"), bool),
     **dict.fromkeys(LISTS, list),
     **dict.fromkeys(("calibration_samples", "release"), int),
 }
@@ -127,6 +128,7 @@ def parse_order(words: Words) -> Order:
         integer_io=words.integer_io,
         calibration_samples=words.calibration_samples,
         with_float=words.with_float,
+        exam=words.exam,
         out=Path(words.out) if words.out else None,
         name=words.name,
         version=words.version,
@@ -147,7 +149,7 @@ def command_of(words: Words) -> str:
         if field.name in ("model", "preprocess") or value == field.default:
             continue
         if isinstance(value, bool):
-            said.append(flag)
+            said.append(flag if value else flag.replace("--", "--no-", 1))
         elif field.name in LISTS:
             said += [word for item in value for word in (flag, item)]
         else:

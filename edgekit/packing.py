@@ -19,6 +19,7 @@ from edgekit.attesting import PROVENANCE as ATTESTED
 from edgekit.attesting import attested
 from edgekit.baselines import FILE, Recorded, as_sent
 from edgekit.bundle import built_at, copy_files, described, seal
+from edgekit.examining import examine
 from edgekit.job import Job
 from edgekit.making import probes
 from edgekit.model import Artifact
@@ -69,6 +70,7 @@ def pack(job: Job, plan: Plan, tried: Tried, facts: Mapping[str, Any], recorded:
         preprocess=_preprocess(job, folder),
         labels="labels.txt" if order.labels else None,
         golden=_golden(job, artifact, folder),
+        exam=examine(job, tried).put(folder),
         baseline=FILE if recorded.content is not None else None,
         shadow=_shadow(tried, folder) if facts["shadow"]["bytes"] else None,
         evidence=dict(next(one for one in facts["candidates"] if one["chosen"])),

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from edgekit_runtime.marks import cosine
 from edgekit_runtime.tensors import Array, Feeds
 
 
@@ -58,11 +59,3 @@ def _parity(name: str, pairs: list[tuple[Array, Array]]) -> Parity:
     return Parity(
         name, worst, mean, float(np.mean(cosines)) if cosines else 1.0, same / rows if rows else None, scale, len(pairs)
     )
-
-
-def cosine(a: Array, b: Array) -> float:
-    """The cosine of two vectors; 1 for two of zeros."""
-    size = float(np.linalg.norm(a) * np.linalg.norm(b))
-    if size == 0.0:
-        return 1.0 if not a.any() and not b.any() else 0.0
-    return float(a @ b / size)

@@ -144,6 +144,14 @@ def _carried(facts: Mapping[str, Any]) -> list[str]:
     """What a person asked for, or gave data for, and the bundle does not bring."""
     baseline, shadow = facts.get("baseline") or {}, facts.get("shadow") or {}
     found = [f"no baseline for drift: {baseline['why']}"] if baseline.get("why") and facts["data"]["evaluation"] else []
+    exam = facts.get("exam") or {}
+    if exam.get("n"):
+        found.append(
+            f"an exam of {exam['n']:,} samples ({megabytes(exam['bytes'])}) is packed: "
+            "the device takes it before it serves"
+        )
+    elif exam.get("asked"):
+        found.append(f"no exam is packed: {exam['why']}")
     found += [f"the baseline for drift is of {baseline['of']}"] if baseline.get("of") else []
     missed = shadow.get("asked") and shadow["why"]
     return found + ([f"the float artifact is not carried: {missed}"] if missed else [])

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from edgekit_runtime import __version__, option_words, options, options_store, options_watch, show
 from edgekit_runtime.answer import top
 from edgekit_runtime.bundle import Bundle, open_bundle
+from edgekit_runtime.engines import placement
 from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.inputs import read_inputs
 from edgekit_runtime.manifest import to_json
@@ -167,22 +169,43 @@ def prometheus(given: argparse.Namespace) -> int:
 
 
 def inspect(given: argparse.Namespace) -> int:
-    """Show what is in a bundle."""
+    """Show what is in a bundle, and who signed it."""
+    from edgekit_runtime.signed_by import signer_here
+
     bundle = open_bundle(given.bundle)
-    return _say_json(to_json(bundle.manifest)) if given.json else _say(show.page(bundle))
+    signed = signer_here(bundle, given.trust, given.device, time.time())
+    if given.json:
+        return _say_json({**to_json(bundle.manifest), "signed": signed.facts()})
+    return _say("\n".join([show.page(bundle, signed.words), *_placed(bundle)]))
+
+
+def _placed(bundle: Bundle) -> list[str]:
+    """Where its operators run here; nothing for the CPU."""
+    manifest = bundle.manifest
+    try:
+        found = placement(manifest.engine, bundle.place(manifest.entry), manifest.options)
+    except EdgeKitError as error:
+        return [f"{'runs on':<12}not here: {error.what}"]
+    return [] if found is None else [f"{'runs on':<12}{found.text()}"]
 
 
 def check(given: argparse.Namespace) -> int:
-    """Replay the recorded inputs of a bundle."""
-    bundle = open_bundle(given.bundle)
+    """Replay the recorded inputs of a bundle; with --score have it take the exam that it brings."""
+    bundle, exam = open_bundle(given.bundle), None
     with muted():
-        result = selftest(bundle)
+        run = bundle.open_model()
+        result = selftest(bundle, run)
+    if given.score:
+        from edgekit_runtime.scored import score
+
+        exam = score(bundle, run, _say_done, given.seconds)
     if given.json:
         worst = result.worst if result.worst != float("inf") else None
-        _say_json({**asdict(result), "worst": worst, "passed": result.passed})
+        told = {**asdict(result), "worst": worst, "passed": result.passed}
+        _say_json({**told, "exam": None if exam is None else asdict(exam)} if given.score else told)
     else:
-        _say(show.verdict(result))
-    return 0 if result.passed else 1
+        _say("\n".join([show.verdict(result), *([] if exam is None else [exam.text()])]))
+    return 0 if result.passed and (exam is None or exam.outcome != "missed") else 1
 
 
 def detect(given: argparse.Namespace) -> int:
@@ -225,6 +248,15 @@ def _parser() -> argparse.ArgumentParser:
         one = _verb(verbs, name, verb)
         one.add_argument("bundle", type=Path, metavar="BUNDLE")
         one.add_argument("--json", action="store_true", help="print it as JSON")
+        if name == "inspect":
+            one.add_argument("--trust", type=Path, metavar="FILE", help="whose signatures count, by this document")
+            options_store.add_device(one)
+    one.add_argument(
+        "--score", action="store_true", help="score it here on the samples that it brings, as its build did"
+    )
+    one.add_argument(
+        "--seconds", type=option_words.positive, default=120.0, metavar="S", help="at most so long with --score (120)"
+    )
     one = _verb(verbs, "prometheus", prometheus)
     one.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write them to")
     _verb(verbs, "detect", detect)
@@ -284,6 +316,11 @@ def _filter(bundle: Bundle, given: argparse.Namespace) -> int:
         sys.stdout.flush()
 
     return run_filter(bundle, sys.stdin.buffer, out, Filter(top=given.top, strict=given.strict))
+
+
+def _say_done(done: int, of: int) -> None:
+    sys.stderr.write(f"exam: {done:,} of {of:,} samples\n")
+    sys.stderr.flush()
 
 
 def _say_served(at: Mapping[str, Any]) -> None:

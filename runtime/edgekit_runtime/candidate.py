@@ -1,4 +1,4 @@
-"""Tries a verified bundle in a process of its own: opens it, replays its recorded inputs, takes its time and memory.
+"""Tries a verified bundle in a process of its own: replays its recorded inputs, takes its time, memory and its exam.
 
 Refuses nothing itself: it tells, as lines of JSON on stdout, and who started it judges. Ends with who started it."""
 
@@ -9,22 +9,26 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from edgekit_runtime.bundle import MANIFEST, Bundle, parse_manifest
 from edgekit_runtime.errors import EdgeKitError
+from edgekit_runtime.scored import SECONDS as SECONDS_OF_EXAM
+from edgekit_runtime.scored import score
 from edgekit_runtime.selftest import judged, recordings
 from edgekit_runtime.tensors import Feeds, Runner
 
 SECONDS, LEAST, MOST = 2.0, 5, 200
 """How long runs are timed, and how many at least and at most."""
+EXAM = "taking its exam"
 Tell = Callable[[dict[str, Any]], None]
 
 
-def look(folder: Path, tell: Tell) -> None:
-    """Try the bundle in `folder`, whose files were verified by who holds them; tell each stage and what came of it."""
+def look(folder: Path, tell: Tell, seconds: float) -> None:
+    """Try the bundle in `folder`, whose files were verified by who holds them; tell each stage and what came of it. Its
+    exam may take so many seconds."""
     manifest = parse_manifest((folder / MANIFEST).read_bytes(), MANIFEST)
     bundle = Bundle(folder, replace(manifest, encrypted=None))  # who holds its files holds them in clear
     tell({"at": "reading its recorded inputs"})
@@ -42,6 +46,10 @@ def look(folder: Path, tell: Tell) -> None:
     taken = sorted(_times(run, pairs[0][0]))
     p50, p90 = (round(taken[int(len(taken) * share)], 3) for share in (0.5, 0.9))
     tell({"timed": {"p50_ms": p50, "p90_ms": p90, "runs": len(taken)}, "peak_mb": peak_mb()})
+    if manifest.exam is not None:
+        tell({"at": EXAM})
+        scored = score(bundle, run, lambda done, of: tell({"examined": done, "of": of}), seconds)
+        tell({"exam": asdict(scored)})
 
 
 def peak_mb(process: int | str = "self") -> float:
@@ -86,6 +94,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m edgekit_runtime.candidate", description=main.__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", type=int, default=0, help="bytes of memory that it may ask for")
+    parser.add_argument("--exam-seconds", type=float, default=SECONDS_OF_EXAM, help="what its exam may take")
     given = parser.parse_args()
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what an engine prints is no line of ours
@@ -96,7 +105,7 @@ def main() -> int:
         out.flush()
 
     try:
-        look(given.folder, tell)
+        look(given.folder, tell, given.exam_seconds)
     except EdgeKitError as error:
         tell({"error": error.what, "hint": error.hint})
     except MemoryError:

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from edgekit_runtime import encrypted
+from edgekit_runtime import encrypted, exam
 from edgekit_runtime.encrypted import Encrypted
 from edgekit_runtime.engines import ENGINES, EngineOptions, options_json, parse_options
 from edgekit_runtime.errors import BadBundle
+from edgekit_runtime.exam import Exam
 from edgekit_runtime.ports import Port
 from edgekit_runtime.tensors import TensorSpec
 
@@ -77,6 +78,7 @@ class Manifest:
     preprocess: Json | None = None
     labels: str | None = None
     golden: Golden | None = None
+    exam: Exam | None = None
     baseline: str | None = None
     shadow: Shadow | None = None
     evidence: Json = field(default_factory=dict)
@@ -113,6 +115,7 @@ def parse(raw: object) -> Manifest:
         fields["files"] = {_inside(path): FileEntry(**entry) for path, entry in fields["files"].items()}
         fields["options"] = parse_options(fields.get("options", {}))
         fields["golden"] = _golden(fields["golden"]) if fields.get("golden") else None
+        fields["exam"] = exam.parse(fields["exam"]) if fields.get("exam") else None
         fields["shadow"] = _shadow(fields["shadow"]) if fields.get("shadow") else None
         fields["encrypted"] = encrypted.parse(fields["encrypted"]) if fields.get("encrypted") else None
         manifest = Manifest(**fields)
@@ -130,6 +133,8 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
     raw["inputs"] = [port_to_json(port) for port in manifest.inputs]
     raw["outputs"] = [port_to_json(port) for port in manifest.outputs]
     raw["options"] = options_json(manifest.options)
+    if manifest.exam is None:
+        raw.pop("exam")  # runtimes that know of none read the bundle still
     if manifest.shadow is not None:
         for side in ("inputs", "outputs"):
             raw["shadow"][side] = [port_to_json(port) for port in getattr(manifest.shadow, side)]
@@ -143,6 +148,7 @@ def _check(manifest: Manifest) -> None:
     golden, shadow = manifest.golden, manifest.shadow
     named: dict[str, str | None] = {"entry": manifest.entry, "labels": manifest.labels, "baseline": manifest.baseline}
     named |= {"golden": golden.file if golden else None, "shadow": shadow.entry if shadow else None}
+    named["exam"] = manifest.exam.file if manifest.exam else None
     for key, file in named.items():
         if (file is not None or key == "entry") and file not in manifest.files:
             raise BadBundle(f"manifest {key} {file!r} is not among its files", hint="build the bundle again")
@@ -150,6 +156,8 @@ def _check(manifest: Manifest) -> None:
         names = [port.spec.name for port in side]
         if not names or len(set(names)) != len(names):
             raise BadBundle(f"manifest names no tensors, or one twice: {', '.join(names)}")
+    if manifest.exam is not None and manifest.exam.output not in {port.spec.name for port in manifest.outputs}:
+        raise BadBundle(f"manifest exam is of {manifest.exam.output!r}, which is no output of the model")
     for name in ("inputs", "outputs") if shadow is not None else ():
         if _specs(getattr(shadow, name)) != _specs(getattr(manifest, name)):
             raise BadBundle(f"manifest shadow has other {name} than the model", hint="build the bundle again")

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from edgekit_runtime.bundle import Bundle
+from edgekit_runtime.exam import Exam
+from edgekit_runtime.marks import amount
 from edgekit_runtime.ports import Port
 from edgekit_runtime.selftest import SelfTest
 from edgekit_runtime.tensors import Array, Feeds
@@ -43,14 +45,15 @@ def answer_json(bundle: Bundle, answer: Feeds, rows: Sequence[tuple[str, float]]
     return {"model": bundle.manifest.name, "version": bundle.manifest.version, "outputs": made, "top": named}
 
 
-def page(bundle: Bundle) -> str:
-    """A bundle at a glance."""
+def page(bundle: Bundle, signed: str = "not looked at") -> str:
+    """A bundle at a glance; `signed` tells by whom."""
     manifest = bundle.manifest
     options = manifest.options
     total = sum(entry.size for entry in manifest.files.values())
     golden, found = manifest.golden, bundle.baseline()
     rows = [
         ("model", f"{manifest.name} {manifest.version}"),
+        ("signed", signed),
         ("target", manifest.target),
         ("format", f"{manifest.format}, {manifest.precision}"),
         (
@@ -64,12 +67,21 @@ def page(bundle: Bundle) -> str:
         ("labels", f"{len(bundle.labels())} words" if manifest.labels else "none"),
         ("baseline", f"{found.n:,} samples, {len(found.features)} features" if found else "none: drift is not told"),
         ("float", manifest.shadow.entry if manifest.shadow else "not carried"),
+        ("exam", _exam(manifest.exam)),
         ("recorded", f"{golden.count} answer(s), tolerance {golden.tolerance:g}" if golden else "none"),
     ]
     lines = [f"{key:<12}{value}" for key, value in rows]
     for title, table in (("evidence", manifest.evidence), ("provenance", manifest.provenance)):
         lines += [title, *_tree(table, "  ")] if table else [f"{title:<12}none"]
     return "\n".join(lines)
+
+
+def _exam(exam: Exam | None) -> str:
+    """What the device is to be scored on."""
+    if exam is None:
+        return "none: quality was proved where it was built"
+    beside = "the source model" if exam.beside == "source" else "its build"
+    return f"{exam.n:,} samples by {exam.metric}, beside {beside}: {amount(exam.metric, exam.max_drop)} is allowed"
 
 
 def verdict(result: SelfTest) -> str:

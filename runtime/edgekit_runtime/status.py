@@ -59,6 +59,7 @@ def model(lane: Lane) -> Json:
         "quality": None,
         "shadow": None,
         "selftest": None,
+        "exam": None,
     }
 
 

@@ -11,6 +11,7 @@ from edgekit_runtime import running
 from edgekit_runtime.device import Device
 from edgekit_runtime.disk import REAL, plain_errors
 from edgekit_runtime.errors import EdgeKitError
+from edgekit_runtime.scored import last
 from edgekit_runtime.store import Slot, Store
 
 Json = dict[str, Any]
@@ -43,6 +44,7 @@ def _model(device: Device, store: Store, slot: Slot, served: str | None) -> Json
     return {
         "name": slot.name,
         "live": _version(store, slot.name, slot.live),
+        "exam": _exam(device, slot.live),
         "previous": _version(store, slot.name, slot.previous if slot.on_trial is None else slot.on_trial.previous),
         "served": served,
         "trial": trial,
@@ -62,6 +64,12 @@ def _shadow(device: Device, store: Store, slot: Slot) -> Json | None:
     told = {"begun": left is not None, "starts": one.starts, **asdict(one.terms)}
     seconds = one.terms.seconds if left is None else round(min(max(0.0, left), one.terms.seconds), 1)
     return {**(_version(store, slot.name, one.id) or {}), **told, "seconds_left": seconds}
+
+
+def _exam(device: Device, id: str | None) -> Json | None:
+    """How the version did in the exam that it brings, here; None where it brings none, or did not take it."""
+    found = None if id is None else last(device.folder, id)
+    return None if found is None else {**asdict(found), "text": found.text()}
 
 
 def _version(store: Store, name: str, id: str | None) -> Json | None:
@@ -94,6 +102,8 @@ def _lines(one: Json, running: bool) -> list[str]:
     if running and one["live"] is not None and one["served"] != one["live"]["id"]:
         state += "; the server does not serve it"
     lines = [f"{one['name']}", f"  live      {_told(one['live'])}: {state}", f"  previous  {_told(one['previous'])}"]
+    if one["exam"] is not None:
+        lines.append(f"  exam      {one['exam']['text'].removeprefix('exam: ')}")
     if one["shadow"] is not None:
         lines.append(f"  shadow    {_told(one['shadow'])}: {_compared(one['shadow'])}")
     for key in ("pinned", "refused", "unsound"):

@@ -1,23 +1,26 @@
 """The trial of a verified bundle before it is served: in a child process, within what its manifest promises.
 
-Refuses wrong answers, a crash, more memory than promised, more time than was measured on such a machine."""
+Refuses wrong answers, an exam that is missed, a crash, more memory than promised, more time than was measured on such
+a machine."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeGuard
 
 from edgekit_runtime.bundle import Bundle
-from edgekit_runtime.candidate import peak_mb
+from edgekit_runtime.candidate import EXAM, peak_mb
 from edgekit_runtime.disk import plain_errors
 from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.manifest import Manifest
+from edgekit_runtime.scored import SECONDS, Scored, from_json
 
 LONGEST = 600.0
 """Seconds that a trial may take."""
@@ -33,33 +36,40 @@ NO_MEMORY = ("bad_alloc", "Failed to allocate memory", "Cannot allocate memory")
 """What engines say when they are not given what they ask for."""
 
 
-class Unfit(EdgeKitError):
-    """The bundle was verified, and does not do here what it promises; `reason` is golden, crashed, memory, slow, late
-    or engine."""
+Tell = Callable[[str], None]
 
-    def __init__(self, what: str, hint: str, reason: str) -> None:
+
+class Unfit(EdgeKitError):
+    """The bundle was verified, and does not do here what it promises; `reason` is golden, exam, crashed, memory, slow,
+    late or engine. `exam` is the one that was missed."""
+
+    def __init__(self, what: str, hint: str, reason: str, exam: Scored | None = None) -> None:
         super().__init__(what, hint)
-        self.reason = reason
+        self.reason, self.exam = reason, exam
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the trial may take: memory in MB, milliseconds for one inference (None: they are only told), seconds."""
+    """What the trial may take: memory in MB, milliseconds for one inference (None: they are only told), seconds; and of
+    these its exam."""
 
     memory_mb: float
     inference_ms: float | None = None
     seconds: float = LONGEST
+    exam_seconds: float = SECONDS
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the trial measured; `worst` is the largest difference to a recorded answer, in parts of its range."""
+    """What the trial measured; `worst` is the largest difference to a recorded answer, in parts of its range; `exam`
+    how it did in the one that the bundle brings."""
 
     worst: float
     tolerance: float
     p50_ms: float
     p90_ms: float
     peak_mb: float
+    exam: Scored | None = None
 
 
 def limits_of(manifest: Manifest, model: str, on_target: bool, free_mb: float) -> Limits:
@@ -67,7 +77,7 @@ def limits_of(manifest: Manifest, model: str, on_target: bool, free_mb: float) -
     is known to be of the manifest's target."""
     peak, latency = manifest.evidence.get("peak_mb"), manifest.evidence.get("latency")
     memory = free_mb * OF_FREE
-    if _positive(peak):
+    if _positive(peak) and manifest.options.device == "cpu":  # an accelerator's own libraries are no part of that
         memory = float(peak) * MARGIN + BESIDE_MB
     p90 = latency.get("p90_ms") if isinstance(latency, Mapping) else None
     if not _positive(p90) or not _timed_on_such(str(manifest.evidence.get("timed", "")), model, on_target):
@@ -86,14 +96,15 @@ def _timed_on_such(words: str, model: str, on_target: bool) -> bool:
     return on_target and words.startswith("measured on ")
 
 
-def try_out(bundle: Bundle, limits: Limits) -> Found:
-    """Run the bundle, whose files are held in memory by this process, in a child; what it measured.
+def try_out(bundle: Bundle, limits: Limits, tell: Tell = lambda line: None) -> Found:
+    """Run the bundle, whose files are held in memory by this process, in a child; what it measured. `tell` hears how
+    far its exam is.
 
     Raises:
         Unfit: it does not do what it promises; says what it did.
     """
     name = f"{bundle.manifest.name} {bundle.manifest.version}"
-    told, ended = _run(bundle.folder, limits)
+    told, ended = _run(bundle.folder, limits, tell)
     at = next((one["at"] for one in reversed(told) if "at" in one), "starting")
     facts: dict[str, Any] = {}
     for one in told:
@@ -103,7 +114,7 @@ def try_out(bundle: Bundle, limits: Limits) -> Found:
     if ended == "late":
         raise Unfit(f"{name} did not end within {limits.seconds:g} s while {at}", "build a smaller model", "late")
     if "error" in facts:
-        reason = "golden" if at == "reading its recorded inputs" else "engine"
+        reason = {"reading its recorded inputs": "golden", EXAM: "exam"}.get(at, "engine")
         raise Unfit(f"{name} does not run here: {facts['error']}", facts["hint"] or "look at its report", reason)
     if ended:
         raise Unfit(
@@ -131,7 +142,15 @@ def _judged(name: str, facts: Mapping[str, Any], limits: Limits) -> Found:
             "look what else runs on the device, or build it again with --measure-on",
             "slow",
         )
-    return Found(worst, replayed["tolerance"], timed["p50_ms"], timed["p90_ms"], round(peak, 1))
+    exam = None if "exam" not in facts else from_json(facts["exam"])
+    if exam is not None and exam.outcome == "missed":
+        raise Unfit(
+            f"{name} does not do here what its build proved elsewhere: {exam.text()}",
+            "build it with another --precision, or look at the engine and the driver of this device",
+            "exam",
+            exam,
+        )
+    return Found(worst, replayed["tolerance"], timed["p50_ms"], timed["p90_ms"], round(peak, 1), exam)
 
 
 def _too_much(name: str, limits: Limits, at: str) -> Unfit:
@@ -142,28 +161,47 @@ def _too_much(name: str, limits: Limits, at: str) -> Unfit:
     )
 
 
-def _run(folder: Path, limits: Limits) -> tuple[list[dict[str, Any]], str]:
+def _run(folder: Path, limits: Limits, tell: Tell) -> tuple[list[dict[str, Any]], str]:
     """What the child told, and how it ended: "" (well), "memory", "late", or the name of a signal."""
     data = min(
         int(limits.memory_mb * 2e6) + 2**30, sys.maxsize
     )  # memory that is asked for and not used does not count: a second line
     command = [sys.executable, "-P", "-m", "edgekit_runtime.candidate", str(folder), f"--data={data}"]
+    command.append(f"--exam-seconds={limits.exam_seconds}")
     with tempfile.TemporaryFile() as out, plain_errors("the trial of the bundle cannot begin"):
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.DEVNULL) as child:
             try:
-                ended = _watched(child, limits)
+                ended = _watched(child, limits, _heard(out.fileno(), tell))
             finally:
                 child.kill()
         return _read(out), ended
 
 
-def _watched(child: "subprocess.Popen[bytes]", limits: Limits) -> str:
+def _heard(out: int, tell: Tell) -> Callable[[], None]:
+    """Tells how far the exam is by what was written since the last look. The child writes on where the file's place
+    is, which is left alone."""
+    place = 0
+
+    def look() -> None:
+        nonlocal place
+        new, _, _ = os.pread(out, MOST_TOLD, place).rpartition(b"\n")
+        for line in new.splitlines():
+            said = json.loads(line)
+            if "examined" in said:
+                tell(f"exam: {said['examined']:,} of {said['of']:,} samples")
+        place += len(new) + 1 if new else 0
+
+    return look
+
+
+def _watched(child: "subprocess.Popen[bytes]", limits: Limits, look: Callable[[], None]) -> str:
     end = time.monotonic() + limits.seconds
     while True:
         try:
             code = child.wait(LOOK_SECONDS)
             break
         except subprocess.TimeoutExpired:
+            look()
             if peak_mb(child.pid) > limits.memory_mb:
                 return "memory"
             if time.monotonic() > end:

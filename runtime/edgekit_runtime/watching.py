@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit_runtime import status
 from edgekit_runtime.counters import Counters
+from edgekit_runtime.exams import Exams
 from edgekit_runtime.exchange import Request, Response
 from edgekit_runtime.families import Family
 from edgekit_runtime.lane import Lane
@@ -75,6 +76,7 @@ class Watching:
         self._started_ms = time.time_ns() // 1_000_000
         self._recent = Recent(self._troubled)
         self._selftests = SelfTests(service.open_lanes)
+        self._exams = Exams(service.open_lanes, watch.state if watch.slots is None else watch.slots.device.folder)
         self._monitor: Monitor | None = None
         self._beside: Mapping[Lane, Beside] = {}
         self._looks: deque[dict[str, Any]] = deque(maxlen=LOOKS)
@@ -126,7 +128,9 @@ class Watching:
             if before is not None:
                 self.watch.wishes.feedback.restore(before)
             self._works.append(asyncio.ensure_future(self._keep(self.watch.state)))
-        self._works += [asyncio.ensure_future(work) for work in (self._selftests.run(), self._remember())]
+        self._works += [
+            asyncio.ensure_future(work) for work in (self._selftests.run(), self._exams.run(), self._remember())
+        ]
         await self._refresh()
         if self.watch.telemetry is not None:
             self.watch.telemetry.start(self.measured, asyncio.get_running_loop())
@@ -136,6 +140,7 @@ class Watching:
         watch = self.watch
         event(log, logging.INFO, "server-stopped", "no more requests are taken")
         self.service.observe(None)
+        self._exams.close()
         works = [*self._works, *([] if self._reading is None else [self._reading])]
         for work in works:
             work.cancel()
@@ -212,6 +217,7 @@ class Watching:
 
         self._ask_machine()
         watch, made = self.watch, [] if self._machine is None else machine.families(self._machine)
+        made += self._exams.families()
         made += [] if self._monitor is None else self._monitor.families(self.service.lanes())
         wishes = watch.wishes
         for part in (wishes.feedback, wishes.samples, watch.hook, watch.telemetry, watch.tracer, watch.slots):
@@ -289,6 +295,8 @@ class Watching:
         told["unwatched"] = status.unwatched(lane.served.manifest, self.watch.wishes.drift)
         if (result := self._selftests.result(lane)) is not None:
             told["selftest"] = asdict(result)
+        if (exam := self._exams.result(lane)) is not None:
+            told["exam"] = {**asdict(exam), "text": exam.text()}
         if feedback is not None and (judged := feedback.quality(*pair(lane))) is not None:
             told["quality"] = status.quality(judged, told["evidence"])
         if self.watch.slots is not None:

@@ -25,7 +25,7 @@ from tests.runtime.test_watching import INFER, looked, request, until
 NAMES = {
     "": "name version host started_ms now_ms models machine errors history counters monitor",
     "model": "name version engine target precision format paused loaded_ms takes inputs outputs labels evidence"
-    " requests samples executions seconds batch drift unwatched quality shadow selftest",
+    " requests samples executions seconds batch drift unwatched quality shadow selftest exam",
     "requests": "answered failed rejected late cancelled waiting",
     "evidence": "metric value reference drop low high n",
     "drift": "alarm since_ms n features",
