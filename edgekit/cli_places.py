@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from edgekit_runtime.errors import EdgeKitError
 
 if TYPE_CHECKING:
     from edgekit.places.cores import Core
@@ -55,8 +54,9 @@ def _show_kept() -> None:
 def emulators_add(name: str, dry_run: bool, as_json: bool, quiet: bool) -> None:
     """Fetch once what emulating NAME (a core, or a target) takes. No root rights are needed."""
     from edgekit.places import roots
+    from edgekit.places.emulated import core_named
 
-    core = _core(name)
+    core = core_named(name)
     before = _facts(core)
     if not as_json:
         for part in before["missing"]:
@@ -77,8 +77,9 @@ def emulators_add(name: str, dry_run: bool, as_json: bool, quiet: bool) -> None:
 def emulators_remove(name: str | None, quiet: bool) -> None:
     """Delete what was fetched for NAME (cores of one architecture share it), or everything."""
     from edgekit.places import roots
+    from edgekit.places.emulated import core_named
 
-    wanted = None if name is None else {part.folder for part in roots.parts(_core(name))}
+    wanted = None if name is None else {part.folder for part in roots.parts(core_named(name))}
     going = [(folder, size) for folder, size in roots.kept() if wanted is None or folder in wanted]
     roots.remove([folder for folder, _ in going], _tell(quiet))
     click.echo(f"removed {_size(going)}")
@@ -111,21 +112,3 @@ def _size(folders: list[tuple[Path, int]]) -> str:
 def _tell(quiet: bool) -> Callable[[str], None]:
     """Progress, line by line on standard error; the build's spinner would import the build."""
     return (lambda words: None) if quiet else (lambda words: click.echo(words, err=True))
-
-
-def _core(name: str) -> Core:
-    """The core of that name, or the one that stands for the target of that name."""
-    from edgekit.places.cores import CORES
-    from edgekit.target import did_you_mean, find_target, list_targets
-
-    if name in CORES:
-        return CORES[name]
-    targets = {target.name for target in list_targets()}
-    if name not in targets and not name.endswith(".toml") and "/" not in name:
-        raise EdgeKitError(
-            f"no core or target {name!r}{did_you_mean(name, [*CORES, *targets])}", hint=f"use {', '.join(CORES)}"
-        )
-    target = find_target(name)
-    if target.emulate is None:
-        raise EdgeKitError(f"no emulated core stands for {target.title}", hint=f"use {', '.join(CORES)}")
-    return CORES[target.emulate]

@@ -28,7 +28,7 @@ OVERRIDES = {
 """What some of an engine's options may be in a target; it sets any of them but the threads, which are its own."""
 CORES = {
     "aarch64": ("cortex-a53", "cortex-a72", "cortex-a76", "neoverse-n1"),
-    "armv7l": (),
+    "armv7l": ("cortex-a7",),
     "x86_64": ("Nehalem", "Haswell"),
 }
 """By architecture: the CPUs that can stand for a target under emulation, as qemu's -cpu names them."""
@@ -168,7 +168,8 @@ def parse_target(raw: Mapping[str, Any], where: str) -> Target:
     _known(where, "engine", values.get("saturates", ()), ENGINES)
     _known(where, "precision", values["precisions"], PRECISIONS)
     if "emulate" in values:
-        _known_core(where, values["arch"], values["emulate"])
+        arch = values["arch"]
+        _known(where, f"core of {arch}", [values["emulate"]], CORES[arch])
     _known(where, "field in sources", values.get("sources", ()), known)
     return Target(**{"threads": values["cores"], **values})
 
@@ -257,12 +258,6 @@ def _known(where: str, what: str, words: Iterable[str], known: Iterable[str]) ->
     for word in words:
         if word not in known:
             raise _wrong(where, f"unknown {what} {word!r}{did_you_mean(word, known)}", f"use {', '.join(known)}")
-
-
-def _known_core(where: str, arch: str, core: str) -> None:
-    if not CORES[arch]:
-        raise _wrong(where, f"no core of {arch} can be emulated here", "leave emulate out")
-    _known(where, f"core of {arch}", [core], CORES[arch])
 
 
 def _wrong(where: str, what: str, hint: str) -> EdgeKitError:

@@ -3,14 +3,17 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import edgekit_runtime
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -25,7 +28,7 @@ from edgekit.cli_places import emulators
 from edgekit.model import Artifact, plain
 from edgekit.places import Absent, Place, Start, debian, roots, there
 from edgekit.places.cores import CORES
-from edgekit.places.emulated import find_core, find_place
+from edgekit.places.emulated import command, find_core, find_place
 from edgekit.places.there import There, open_at
 from edgekit.target import CORES as NAMES
 from edgekit.target import Target, find_target, list_targets
@@ -88,7 +91,7 @@ def test_what_cannot_be_emulated_says_why_and_what_to_do(tmp_path: Path) -> None
         ("intel-npu", "openvino", "on its npu, which nothing emulates"),
         ("jetson-orin-nano", "onnx", "on its cuda"),
         ("x86-64-v4", "onnx", "no emulated core stands for"),
-        ("armv7", "tflite", "no emulated core stands for"),
+        ("nvidia-gpu", "onnx", "on its cuda"),
     ):
         found = find_place(find_target(name), engine, tmp_path)
         assert isinstance(found, Absent)
@@ -107,6 +110,17 @@ def test_a_core_that_was_not_fetched_names_the_command_that_does(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_engine_without_a_32_bit_build_is_not_had_on_a_32_bit_core(tmp_path: Path) -> None:
+    for engine in ("onnx", "openvino"):
+        found = find_core(CORES["cortex-a7"], engine, tmp_path)
+        assert isinstance(found, Absent)
+        assert f"engine {engine!r} has no 32-bit ARM build" in found.why
+        assert "--format tflite" in found.hint
+    lacking = find_core(CORES["cortex-a7"], "tflite", tmp_path)
+    assert isinstance(lacking, Absent)
+    assert "Python for armv7l and python3-numpy" in lacking.why
+
+
 def test_the_machines_own_qemu_is_taken_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("qemu-x86_64", "qemu-aarch64-static"):
         (tmp_path / name).write_text("#!/bin/sh\n")
@@ -122,10 +136,18 @@ def test_the_machines_own_qemu_is_taken_first(tmp_path: Path, monkeypatch: pytes
 
 def test_the_wheels_are_of_the_versions_that_are_installed_here() -> None:
     installed = detect()["engines"]
-    wanted = roots.wanted()
+    wanted = roots.wanted("aarch64")
     assert wanted["numpy"] == np.__version__
     assert (wanted["onnxruntime"], wanted["ai-edge-litert"]) == (installed["onnx"], installed["tflite"])
     assert wanted["openvino"] == installed["openvino"]
+    assert wanted["httptools"] == version("httptools")
+    assert roots.engines_there("aarch64") == installed
+
+
+def test_a_32_bit_core_gets_the_last_engine_made_for_it_and_a_server_without_compiled_parts() -> None:
+    assert roots.engines_there("armv7l") == {"tflite": "2.14.0"}
+    assert set(roots.wanted("armv7l")) == {"tflite-runtime", "h11", "cryptography"}
+    assert "python3-numpy" in roots.root("armv7l").words
 
 
 def test_what_fails_halfway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +169,7 @@ def test_two_at_once_fetch_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         made.append(arch)
         threading.Event().wait(0.2)
         (folder / "usr/bin").mkdir(parents=True)
-        for name in roots.QEMUS:
+        for name in roots.QEMUS.values():
             (folder / "usr/bin" / f"{name}-static").touch()
 
     monkeypatch.setattr(roots, "unpack", slowly)
@@ -226,7 +248,9 @@ def test_a_dry_run_says_what_would_be_fetched_and_fetches_nothing(nothing_yet: P
     assert not roots.home().exists()
 
 
-@pytest.mark.parametrize(("name", "said"), [("rpi6", "did you mean 'rpi5'"), ("armv7", "no emulated core stands for")])
+@pytest.mark.parametrize(
+    ("name", "said"), [("rpi6", "did you mean 'rpi5'"), ("x86-64-v4", "no emulated core stands for")]
+)
 def test_a_name_that_is_no_core_is_refused(name: str, said: str) -> None:
     error = CliRunner().invoke(emulators, ["add", name]).exception
     assert isinstance(error, EdgeKitError)
@@ -388,12 +412,6 @@ def test_what_else_is_printed_there_is_named() -> None:
     assert "login shell" in caught.value.hint
 
 
-@pytest.fixture(scope="session", params=["Haswell", "cortex-a72"])
-def core(request: pytest.FixtureRequest) -> str:
-    """A core, fetched as a user would."""
-    return fetched(str(request.param))
-
-
 def fetched(name: str) -> str:
     try:
         roots.add(CORES[name], silent)
@@ -413,16 +431,34 @@ def emulated(name: str, engine: str) -> Iterator[There]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", list(ENTRIES))
+@pytest.mark.parametrize(
+    ("core", "engine"),
+    [*((core, engine) for core in ("Haswell", "cortex-a72") for engine in ENTRIES), ("cortex-a7", "tflite")],
+)
 def test_an_emulated_core_answers_as_this_machine_does(tmp_path: Path, core: str, engine: str) -> None:
-    with emulated(core, engine) as found:
+    installed = roots.engines_there("armv7l") if core == "cortex-a7" else detect()["engines"]
+    with emulated(fetched(core), engine) as found:
         assert found.machine["arch"] == CORES[core].arch
         assert found.machine["model"] == f"{core} (emulated)"
-        assert found.machine["engines"][engine] == detect()["engines"][engine]
+        assert found.machine["engines"][engine] == installed[engine]
         for inside, near in ((False, 1e-6), (True, 1e-6)):
             one = artifact(tmp_path / str(inside), engine, inside)
             answer, here = found.runner(one)({"x": some(3)})["y"], one.in_floats().open_model()({"x": some(3)})["y"]
             assert np.abs(answer - here).max() <= near
+
+
+@pytest.mark.slow
+def test_a_module_of_the_runtime_is_run_on_a_core_as_if_it_were_there(tmp_path: Path) -> None:
+    start = command(CORES[fetched("cortex-a7")], tmp_path, ("edgekit_runtime", "--version"))
+    done = subprocess.run(start.command, env=dict(start.environment), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["edgekit-runtime", edgekit_runtime.__version__]
+
+
+def test_a_module_is_not_run_on_a_core_that_was_not_fetched(tmp_path: Path) -> None:
+    with pytest.raises(EdgeKitError, match="cortex-a7 is not emulated yet") as caught:
+        command(CORES["cortex-a7"], tmp_path / "scratch", ("edgekit_runtime",), tmp_path)
+    assert caught.value.hint == "say edgekit emulators add cortex-a7"
 
 
 def largest(folder: Path, engine: str) -> Artifact:

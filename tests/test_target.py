@@ -45,6 +45,7 @@ def test_the_devices_that_edgekit_promises_are_there() -> None:
     assert set(names) == {
         *("rpi3", "rpi-zero2w", "rpi4", "rpi5", "armv7", "imx8mp", "jetson-orin-nano"),
         *("x86-64-v2", "x86-64-v3", "x86-64-v4", "intel-gpu", "intel-npu", "nvidia-gpu"),
+        *("coral", "qcs6490"),
     }
 
 
@@ -90,7 +91,7 @@ def test_a_target_names_the_core_that_stands_for_it_under_emulation() -> None:
     assert named == {
         **dict.fromkeys(("rpi3", "rpi-zero2w", "imx8mp"), "cortex-a53"),
         **{"rpi4": "cortex-a72", "rpi5": "cortex-a76", "jetson-orin-nano": "cortex-a76"},
-        **{"x86-64-v2": "Nehalem", "x86-64-v3": "Haswell"},
+        **{"x86-64-v2": "Nehalem", "x86-64-v3": "Haswell", "armv7": "cortex-a7"},
     }
 
 
@@ -194,7 +195,7 @@ def test_a_missing_field_is_named(name: str) -> None:
         ({"emulate": "cortex-72"}, "unknown core of aarch64 'cortex-72'; did you mean 'cortex-a72'"),
         ({"emulate": "Haswell"}, "unknown core of aarch64 'Haswell'"),
         ({"emulate": ["cortex-a72"]}, "emulate is not a text"),
-        ({"arch": "armv7l", "isa": [], "emulate": "cortex-a7"}, "no core of armv7l can be emulated"),
+        ({"arch": "armv7l", "isa": [], "emulate": "cortex-a53"}, "unknown core of armv7l 'cortex-a53'"),
         ({"options": {"onnx": {"devise": "cuda"}}}, "did you mean 'device'"),
         ({"options": {"onnx": {"spin": "maybe"}}}, "unknown spin in options.onnx 'maybe'"),
         ({"options": {"onnx": {"device": "cuba"}}}, "unknown device in options.onnx 'cuba'; did you mean 'cuda'"),

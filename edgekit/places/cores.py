@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 V8 = "fp asimd aes pmull sha1 sha2 crc32"
 V82 = f"{V8} atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
+V7 = "half thumb fastmult vfp edsp thumbee neon vfpv3 tls vfpv4 idiva idivt vfpd32 lpae"
 V2 = "fpu cx8 cmov mmx sse sse2 pni ssse3 cx16 sse4_1 sse4_2 popcnt lahf_lm"
 V3 = f"{V2} fma movbe xsave avx f16c rdrand abm bmi1 avx2 bmi2"
 
@@ -33,16 +34,16 @@ class Core:
         return f"0x{fields | said['CPU part'] << 4 | said['CPU revision']:016x}\n"
 
 
-def _arm(name: str, part: str, variant: str, revision: str, features: str) -> Core:
+def _arm(name: str, part: str, variant: str, revision: str, features: str, level: str = "8") -> Core:
     return Core(
         name,
-        "aarch64",
+        "aarch64" if level == "8" else "armv7l",
         (
             ("model name", f"{name} (emulated)"),
             ("BogoMIPS", "108.00"),
             ("Features", features),
             ("CPU implementer", "0x41"),
-            ("CPU architecture", "8"),
+            ("CPU architecture", level),
             ("CPU variant", variant),
             ("CPU part", part),
             ("CPU revision", revision),
@@ -68,6 +69,7 @@ CORES = {
         _arm("cortex-a72", "0xd08", "0x0", "3", f"{V8} cpuid"),
         _arm("cortex-a76", "0xd0b", "0x4", "1", V82),
         _arm("neoverse-n1", "0xd0c", "0x4", "1", V82),
+        _arm("cortex-a7", "0xc07", "0x0", "5", V7, level="7"),
         _x86("Nehalem", ("6", "26"), V2),
         _x86("Haswell", ("6", "60"), V3),
     )

@@ -36,7 +36,7 @@ def unpack(packages: Sequence[str], arch: str | None, folder: Path, tell: Tell) 
     try:
         environment = _configured(apt, arch)
         tell(f"reading the package lists for {arch}")
-        _update(environment)
+        _update(apt, environment, tell)
         tell(f"fetching {', '.join(packages)} for {arch} with apt")
         get = ["apt-get", "install", "-y", "-qq", "--download-only", *packages]
         _run(get, environment, f"fetch {', '.join(packages)} for {arch}")
@@ -114,12 +114,17 @@ def _configured(apt: Path, arch: str) -> dict[str, str]:
     return {"APT_CONFIG": str(apt / "apt.conf")}
 
 
-def _update(environment: Mapping[str, str]) -> None:
-    """Twice where the first fails: one list may be amid a mirror's update."""
+def _update(apt: Path, environment: Mapping[str, str], tell: Tell) -> None:
+    """Twice where the first fails: one list may be amid a mirror's update. Where it still is, the others serve."""
     try:
         _run(["apt-get", "update", "-qq"], environment, "read the package lists")
     except EdgeKitError:
-        _run(["apt-get", "update", "-qq"], environment, "read the package lists")
+        try:
+            _run(["apt-get", "update", "-qq"], environment, "read the package lists")
+        except EdgeKitError as error:
+            if not any((apt / "lists").glob("*_Packages*")):
+                raise
+            tell(f"going on without one of the lists: {error.what}")
 
 
 def _run(command: list[str], environment: Mapping[str, str], what: str) -> str:

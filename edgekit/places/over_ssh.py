@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import edgekit_runtime
+from edgekit_runtime.detect import PACKAGES
 from edgekit_runtime.errors import EdgeKitError, NotFound
 
 from edgekit.places import Place, Start
@@ -40,20 +41,29 @@ SCRIPT = """umask 077
 d=$(mktemp -d) || exit {no_scratch}
 trap 'rm -rf "$d"' EXIT
 trap 'exit 1' HUP INT TERM
-command -v {python} >/dev/null || exit {no_python}
+python={python}
+{own}command -v "$python" >/dev/null || exit {no_python}
 printf '{unpack}' > "$d/unpack.py" || exit {no_scratch}
-{python} "$d/unpack.py" "$d/runtime.zip" || exit $?
+"$python" "$d/unpack.py" "$d/runtime.zip" || exit $?
 mkdir "$d/files" "$d/tmp"
 cd "$d" || exit {no_scratch}
 PYTHONPATH="$d/runtime.zip" PYTHONDONTWRITEBYTECODE=1 TMPDIR="$d/tmp" \\
-{python} -m edgekit_runtime.worker --scratch "$d/files"
+"$python" -m edgekit_runtime.worker --scratch "$d/files"
 exit $?
 """
 """A shell stands over the worker, so that the folder goes even where the engine crashes."""
+INSTALLED = """for own in /opt/edgekit/current/bin/python "$HOME/.local/share/edgekit/current/bin/python"; do
+"$own" -c {asks} </dev/null 2>/dev/null && python=$own && break
+done
+"""
+"""The Python of the runtime that `edgekit flash` installed: what serves there has that numpy and that engine."""
 
 
-def over_ssh(url: str, config: Path | None = None) -> Place:
+def over_ssh(url: str, config: Path | None = None, engine: str | None = None) -> Place:
     """The device at `ssh://[user@]host[:port][/path/to/python]`, by the ssh configuration `config` or the user's own.
+
+    Given an `engine`, and no Python in the address, the runtime that is installed there lends its Python, if it has
+    that engine: the worker's own code is carried over all the same.
 
     Raises:
         EdgeKitError: the address does not read, or there is no ssh here.
@@ -77,16 +87,26 @@ def over_ssh(url: str, config: Path | None = None) -> Place:
     user = ("-l", parts.username) if parts.username else ()
     address = f"{parts.username}@{host}" if parts.username else host
     where = f"{address}:{port}" if port else address
-    start = partial(_start, ("ssh", *options, *user, "--", host), python)
+    own = engine if parts.path in ("", "/") else None
+    start = partial(_start, ("ssh", *options, *user, "--", host), python, own)
     return Place(f"ssh://{where}", "device", where, start, partial(_explain, where, host, python))
 
 
-def _start(ssh: tuple[str, ...], python: str, scratch: Path) -> Start:
+def _start(ssh: tuple[str, ...], python: str, engine: str | None, scratch: Path) -> Start:
     archive = _runtime()
-    codes = {"no_python": NO_PYTHON, "no_scratch": NO_SCRATCH}
+    codes = {"no_python": NO_PYTHON, "no_scratch": NO_SCRATCH, "own": _installed(engine)}
     unpack = UNPACK.format(old=OLD_PYTHON, no_numpy=NO_NUMPY, size=len(archive))
     script = SCRIPT.format(python=shlex.quote(python), unpack=unpack, **codes)
     return Start((*ssh, f"exec sh -c {shlex.quote(script)}"), before=archive)
+
+
+def _installed(engine: str | None) -> str:
+    """The lines that look for an installed runtime with that engine; none where none is asked for."""
+    if engine is None:
+        return ""
+    found = " or ".join(f"find_spec({module!r})" for module in PACKAGES[engine])
+    asks = f"from importlib.util import find_spec; assert find_spec('numpy') and ({found})"
+    return INSTALLED.format(asks=shlex.quote(asks))
 
 
 def _runtime() -> bytes:

@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,15 +23,26 @@ from edgekit.places.debian import unpack
 
 LAYOUT = 1
 """Raised when a folder is laid out differently: what an older EdgeKit made is then not taken."""
-QEMUS = ("qemu-aarch64", "qemu-x86_64")
+QEMUS = {"aarch64": "qemu-aarch64", "armv7l": "qemu-arm", "x86_64": "qemu-x86_64"}
+DEBIAN = {"aarch64": "arm64", "armv7l": "armhf"}
 PYTHON = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
-DEBIAN = {"aarch64": "arm64"}
+OWN = {"armv7l": ("python3-numpy", "python3-cffi-backend")}
+"""What no wheel brings there: the distribution's own."""
 WHEELS = {
     "onnx": ("flatbuffers", "packaging", "protobuf"),
     "openvino": (),
     "tflite": ("backports.strenum", "flatbuffers", "ml-dtypes", "protobuf", "tqdm", "typing-extensions"),
 }
 """What an engine's wheel needs beside numpy. OpenVINO's telemetry stays away."""
+MEGABYTES = {"aarch64": (25, 85), "armv7l": (40, 7)}
+"""What Debian's packages and the wheels are, about, as they come over the network."""
+SERVED = {
+    "aarch64": ("httptools", "orjson", "pillow", "cryptography", "cffi"),
+    "armv7l": ("h11", "cryptography"),
+}
+"""What serving a bundle takes there, where it is installed here; the 32-bit server reads HTTP and JSON in Python."""
+OLD_TFLITE = ("tflite-runtime", "2.14.0")
+"""The only engine, and the last version of it, with a wheel for armv7l: for Python 3.11 and numpy 1."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +66,16 @@ def home(cache: Path | None = None) -> Path:
 
 def find_qemu(arch: str, cache: Path | None = None) -> Path | None:
     """The user-mode qemu for `arch`: the machine's own, else the one that was fetched; None where there is neither."""
-    for name in (f"qemu-{arch}-static", f"qemu-{arch}"):
+    for name in _own_qemus(arch):
         if found := shutil.which(name):
             return Path(found)
-    found_here = _qemu(cache).folder / f"qemu-{arch}"
+    found_here = _qemu(cache).folder / QEMUS[arch]
     return found_here if found_here.exists() else None
 
 
 def parts(core: Core, cache: Path | None = None) -> list[Part]:
     """All that `core` needs beside the machine's own qemu, made or not."""
-    machines_own = any(shutil.which(name) for name in (f"qemu-{core.arch}-static", f"qemu-{core.arch}"))
-    needed = [] if machines_own else [_qemu(cache)]
+    needed = [] if any(map(shutil.which, _own_qemus(core.arch))) else [_qemu(cache)]
     return needed if core.arch == "x86_64" else [*needed, root(core.arch, cache), site(core.arch, cache)]
 
 
@@ -108,17 +118,20 @@ def remove(folders: list[Path], tell: Tell, cache: Path | None = None) -> None:
 
 def root(arch: str, cache: Path | None = None) -> Part:
     """A file system with Debian's Python for `arch`, of the release that this machine runs."""
-    name = f"root-{arch}-{_digest([LAYOUT, _release(), PYTHON])}"
-    return Part(home(cache) / name, f"Python for {arch}", 25, lambda to, tell: _make_root(arch, to, tell))
+    packages = (*PYTHON, *OWN.get(arch, ()))
+    words = f"Python for {arch}" + "".join(f" and {name}" for name in OWN.get(arch, ()))
+    name = f"root-{arch}-{_digest([LAYOUT, _release(), packages])}"
+    return Part(home(cache) / name, words, MEGABYTES[arch][0], lambda to, tell: _make_root(arch, packages, to, tell))
 
 
 def site(arch: str, cache: Path | None = None) -> Part:
-    """numpy and the engines' wheels for `arch`, of the versions that are installed here."""
-    pins = wanted()
+    """numpy, the engines' wheels and the server's for `arch`, of the versions that are installed here."""
+    pins = wanted(arch)
     name = f"site-{arch}-{_digest([LAYOUT, _release(), pins])}"
     words = f"wheels for {arch}: {', '.join(f'{key} {value}' for key, value in pins.items())}"
     under = root(arch, cache).folder
-    return Part(home(cache) / name, words, 80, lambda to, tell: _make_site(arch, pins, under, to, tell))
+    megabytes = MEGABYTES[arch][1]
+    return Part(home(cache) / name, words, megabytes, lambda to, tell: _make_site(arch, pins, under, to, tell))
 
 
 def root_python(folder: Path) -> Path:
@@ -129,8 +142,11 @@ def root_python(folder: Path) -> Path:
     return found[-1].relative_to(folder)
 
 
-def wanted() -> dict[str, str]:
-    """The wheels that run here what is installed here: name -> version, numpy first."""
+def wanted(arch: str) -> dict[str, str]:
+    """The wheels that run on `arch` what is installed here: name -> version."""
+    served = {name: number for name in SERVED[arch] if (number := _version(name))}
+    if arch == "armv7l":
+        return dict([OLD_TFLITE]) | served
     found = {"numpy": version("numpy")}
     for engine, modules in PACKAGES.items():
         distributions = next(iter(modules.values()))
@@ -138,16 +154,24 @@ def wanted() -> dict[str, str]:
         if installed is not None:
             found[distributions[0]] = installed
             found |= {name: v for name in WHEELS[engine] if (v := _version(name))}
-    return found
+    return found | served
 
 
-def engines_there() -> list[str]:
-    """The engines that `wanted` brings."""
-    return [engine for engine, modules in PACKAGES.items() if next(iter(modules.values()))[0] in wanted()]
+def engines_there(arch: str) -> dict[str, str]:
+    """The engines that `wanted` brings, with their versions."""
+    pins = wanted(arch)
+    return {
+        engine: pins[names[0]] for engine, modules in PACKAGES.items() for names in modules.values() if names[0] in pins
+    }
+
+
+def _own_qemus(arch: str) -> tuple[str, str]:
+    """What the machine's own emulator may be called."""
+    return f"{QEMUS[arch]}-static", QEMUS[arch]
 
 
 def _qemu(cache: Path | None) -> Part:
-    return Part(home(cache) / f"qemu-{LAYOUT}", "qemu-user-static", 63, _make_qemu)
+    return Part(home(cache) / f"qemu-{_digest([LAYOUT, QEMUS])}", "qemu-user-static", 63, _make_qemu)
 
 
 def _make_qemu(folder: Path, tell: Tell) -> None:
@@ -155,7 +179,7 @@ def _make_qemu(folder: Path, tell: Tell) -> None:
     whole = folder.with_name("package")
     unpack(["qemu-user-static"], None, whole, tell)
     folder.mkdir()
-    for name in QEMUS:
+    for name in QEMUS.values():
         found = [path for path in (whole / "usr/bin" / f"{name}-static", whole / "usr/bin" / name) if path.is_file()]
         if not found:
             raise EdgeKitError(f"Debian's package brings no {name}", hint="install qemu-user-static by hand")
@@ -163,8 +187,10 @@ def _make_qemu(folder: Path, tell: Tell) -> None:
     shutil.rmtree(whole)
 
 
-def _make_root(arch: str, folder: Path, tell: Tell) -> None:
-    unpack(PYTHON, DEBIAN[arch], folder, tell)
+def _make_root(arch: str, packages: Sequence[str], folder: Path, tell: Tell) -> None:
+    unpack(packages, DEBIAN[arch], folder, tell)
+    for path in [*folder.glob("usr/lib/*/blas/libblas.so.3"), *folder.glob("usr/lib/*/lapack/liblapack.so.3")]:
+        (path.parents[1] / path.name).symlink_to(path.relative_to(path.parents[1]))  # else dpkg's alternatives do it
     python = root_python(folder)
     if python.name == f"python{sys.version_info.major}.{sys.version_info.minor}":
         tell("compiling its library")  # the emulated Python would take a minute
