@@ -56,10 +56,15 @@ class Bundle:
         return connect(run, manifest.inputs, manifest.outputs)
 
     def labels(self) -> tuple[str, ...]:
-        """The words for the classes, in their order; empty where the bundle has none."""
-        if self.manifest.labels is None:
+        """The words for the classes, in their order; empty where the bundle has none. Raises `BadBundle` where they are
+        no text."""
+        name = self.manifest.labels
+        if name is None:
             return ()
-        return tuple(self.place(self.manifest.labels).read_text(encoding="utf-8").splitlines())
+        try:
+            return tuple(self.place(name).read_text(encoding="utf-8").splitlines())
+        except UnicodeDecodeError as error:
+            raise BadBundle(f"{name} is not text: {error}", hint="build it again, with UTF-8") from error
 
     def golden(self) -> list[tuple[Feeds, Feeds]]:
         """The recorded (inputs, outputs), in the user's tensors."""

@@ -18,6 +18,7 @@ from edgekit_runtime.errors import EdgeKitError
 from edgekit_runtime.scored import SECONDS as SECONDS_OF_EXAM
 from edgekit_runtime.scored import score
 from edgekit_runtime.selftest import judged, recordings
+from edgekit_runtime.served import Served, closed, opened
 from edgekit_runtime.tensors import Feeds, Runner
 
 SECONDS, LEAST, MOST = 2.0, 5, 200
@@ -34,7 +35,7 @@ def look(folder: Path, tell: Tell, seconds: float) -> None:
     tell({"at": "reading its recorded inputs"})
     golden, pairs = recordings(bundle)
     tell({"at": "opening the model"})
-    run = bundle.open_model()
+    run = _as_served(bundle, pairs[0][0]).run
     tell({"at": "replaying its recorded inputs"})
     found = judged(golden, pairs, (run(feeds) for feeds, _ in pairs))
     worst = found.worst if found.worst != float("inf") else None
@@ -50,6 +51,13 @@ def look(folder: Path, tell: Tell, seconds: float) -> None:
         tell({"at": EXAM})
         scored = score(bundle, run, lambda done, of: tell({"examined": done, "of": of}), seconds)
         tell({"exam": asdict(scored)})
+
+
+def _as_served(bundle: Bundle, sample: Feeds) -> Served:
+    """Opened as a server does it, labels, preprocessing and warm-up too: what fails there is to fail here. The
+    recordings, which we hold already, are not read once more: that would count as the model's memory."""
+    known = closed(replace(bundle, manifest=replace(bundle.manifest, golden=None)))
+    return opened(bundle, replace(known, sample=sample))
 
 
 def peak_mb(process: int | str = "self") -> float:
@@ -72,9 +80,9 @@ def _times(run: Runner, feeds: Feeds) -> list[float]:
     return taken
 
 
-def _confine(data: int) -> None:
+def _confine(data: int, parent: int) -> None:
     """What it asks for beyond `data` bytes it does not get; when memory is short, it goes before all others; a crash
-    leaves no dump; it ends with who started it."""
+    leaves no dump; it ends with its `parent`, who started it."""
     import ctypes
     import signal
 
@@ -83,6 +91,8 @@ def _confine(data: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (data, data))
     set_parent_death_signal = 1  # of prctl(2)
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+    if parent and os.getppid() != parent:  # it died before, of which no signal comes any more
+        sys.exit("who started this is gone")
     try:
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     except OSError:  # a container may not let us
@@ -95,10 +105,11 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", type=int, default=0, help="bytes of memory that it may ask for")
     parser.add_argument("--exam-seconds", type=float, default=SECONDS_OF_EXAM, help="what its exam may take")
+    parser.add_argument("--parent", type=int, default=0, help="the process that it ends with")
     given = parser.parse_args()
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what an engine prints is no line of ours
-    _confine(given.data)
+    _confine(given.data, given.parent)
 
     def tell(said: dict[str, Any]) -> None:
         out.write(json.dumps(said) + "\n")

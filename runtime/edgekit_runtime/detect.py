@@ -87,6 +87,8 @@ def profile(facts: Mapping[str, Any]) -> str:
         "precisions": ["int8", "float32", "float16", "int8-weights"] + ["int4-weights"] * (arch != "armv7l"),
         "saturates": saturating(arch, isa),
     }
+    if arch == "armv7l":
+        lines["dense_per_tensor"] = ["tflite"]
     tables: list[str] = []
     if facts["gpus"] and facts["cuda"]:
         lines |= {"engines": ["onnx"], "precisions": ["float16", "float32"], "accelerators": ["cuda"], "saturates": ()}
@@ -114,6 +116,8 @@ def _source(key: str, facts: Mapping[str, Any]) -> str:
         }[key]
     if key == "saturates":
         return "inferred from isa: x86 without VNNI, see edgekit_runtime.detect.saturating"
+    if key == "dense_per_tensor":
+        return "tflite-runtime 2.14, the last for 32-bit ARM, as EdgeKit's own target armv7 has it"
     if key == "precisions":
         return "not measured: the order that serves most CPUs"
     if key == "engines":

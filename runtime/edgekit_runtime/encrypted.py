@@ -12,12 +12,12 @@ import base64
 import binascii
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgekit_runtime.errors import BadBundle, EdgeKitError, Untrusted
+from edgekit_runtime.files import SHA256
 from edgekit_runtime.keypair import PublicKey, new_private_key, public_of, read_public
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 CHUNK, TAG = 2**20, 16
 KEY, POINT = 32, 65
 MAX_SIZE = 2**50
-SHA256 = re.compile(r"[0-9a-f]{64}")
 AGAIN = "encrypt the bundle again (edgekit encrypt), for the key that the device has now"
 
 

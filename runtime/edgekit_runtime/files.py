@@ -3,6 +3,7 @@
 Refuses links, devices, pipes and more than 10,000 files in a folder; nothing outside it is ever opened."""
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import BinaryIO
 
 from edgekit_runtime.errors import NotFound, Untrusted
 
+SHA256 = re.compile(r"[0-9a-f]{64}")
+"""What the digest of a file is written as."""
 MAX_FILES = 10_000
 """Files and folders together."""
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK

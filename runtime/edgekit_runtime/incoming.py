@@ -14,10 +14,10 @@ from typing import Any, BinaryIO
 from edgekit_runtime.bundle import MANIFEST, MAX_MANIFEST
 from edgekit_runtime.disk import REAL, forget, make_folder, plain_errors, write
 from edgekit_runtime.errors import BadRequest, EdgeKitError, NotFound
-from edgekit_runtime.files import Files, in_folder
+from edgekit_runtime.files import SHA256, Files, in_folder
 from edgekit_runtime.store import Store
 from edgekit_runtime.store.adding import fits, no_room
-from edgekit_runtime.store.layout import SHA256, Layout
+from edgekit_runtime.store.layout import Layout
 
 PART, MADE = ".part", ".made"
 PIECE = 2**20

@@ -194,8 +194,8 @@ def _shadow(raw: Json) -> Shadow:
 
 def _golden(raw: Json) -> Golden:
     golden = Golden(**raw)
-    if not _size(golden.count) or isinstance(golden.tolerance, bool) or not golden.tolerance >= 0:
-        raise BadBundle("manifest golden: count and tolerance must be numbers of 0 or more")
+    if not _size(golden.count) or isinstance(golden.tolerance, bool) or not 0 <= golden.tolerance < math.inf:
+        raise BadBundle("manifest golden: count and tolerance must be finite numbers of 0 or more")
     return golden
 
 

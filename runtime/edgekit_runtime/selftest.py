@@ -33,7 +33,7 @@ def selftest(bundle: Bundle, run: Runner | None = None) -> SelfTest:
 
     Raises:
         NotFound: the bundle has no recordings.
-        BadBundle: it has not as many as it says.
+        BadBundle: it has not as many as it says, or not of all outputs.
     """
     golden, pairs = recordings(bundle)
     run = run or bundle.open_model()
@@ -47,6 +47,10 @@ def recordings(bundle: Bundle) -> tuple[Golden, list[tuple[Feeds, Feeds]]]:
         raise NotFound(f"bundle {bundle.manifest.name} has no recorded inputs", hint="build it again with --data")
     if len(pairs) != golden.count or not pairs:
         raise BadBundle(f"{golden.file} holds {len(pairs)} recordings, the manifest says {golden.count}")
+    for number, (_, recorded) in enumerate(pairs):
+        for port in bundle.manifest.outputs:
+            if port.spec.name not in recorded:
+                raise BadBundle(f"{golden.file}: recording {number} has no output {port.spec.name!r}")
     return golden, pairs
 
 

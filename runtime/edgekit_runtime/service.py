@@ -383,7 +383,19 @@ def open_service(
 
 
 def _first(service: Service, bundle: Bundle) -> None:
-    """Serve it, where there is no other of its name yet."""
+    """Serve it, where there is no other of its name yet. Raises `EdgeKitError`, whatever its engine raises."""
+    try:
+        _open_first(service, bundle)
+    except EdgeKitError:
+        raise
+    except Exception as error:  # a foreign engine's, of any class: it is this model's, and nobody else's
+        name = f"{bundle.manifest.name} {bundle.manifest.version}"
+        log.exception("%s does not open", name)
+        what = f"{name} does not open: {type(error).__name__}"
+        raise EdgeKitError(what, hint="see the log; build it for this device's target, with its engine") from error
+
+
+def _open_first(service: Service, bundle: Bundle) -> None:
     served = closed(bundle)
     if not service._fits(served, []):
         raise Exceeded(

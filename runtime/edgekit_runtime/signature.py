@@ -4,7 +4,6 @@ Refuses other predicates, keys and digests, names that leave the folder or clash
 
 import hashlib
 import json
-import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from edgekit_runtime.dsse import (
     to_json,
 )
 from edgekit_runtime.errors import EdgeKitError, Untrusted
+from edgekit_runtime.files import SHA256
 from edgekit_runtime.keypair import PublicKey, proven, public_of, sign
 
 SIGNATURE = "model.sig"
@@ -36,7 +36,6 @@ MEDIA = "application/vnd.dev.sigstore.bundle.v0.3+json"
 INTOTO = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://model_signing/signature/v1.0"
-SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from edgekit_runtime.on_drift import asked_to_end_on_drift
 from edgekit_runtime.probation import Terms, shortcoming
 from edgekit_runtime.service import Change, Service
 from edgekit_runtime.store import Event, Slot
+from edgekit_runtime.store.history import ROLLED_BACK, rollbacks
 from edgekit_runtime.store_source import StoreSource, is_final
 from edgekit_runtime.telemetry.boots import this_boot
 
@@ -110,10 +111,11 @@ class Slots:
     def _at_start(self) -> list[tuple[Event, str]]:
         """What was rolled back or dropped since we began to open it, with the models' names; in a thread."""
         found = []
-        for name, (back, dropped) in ends(self.device).items():
-            new = [*back[self._rollbacks.get(name, 0) :], *dropped[self._dropped.get(name, 0) :]]
-            found += [(event, name) for event in new]
-            self._rollbacks[name] = len(back)
+        for name, (count, back, dropped) in ends(self.device).items():
+            new = max(0, count - self._rollbacks.get(name, 0))
+            events = [*back[max(0, len(back) - new) :], *dropped[self._dropped.get(name, 0) :]]
+            found += [(event, name) for event in events]
+            self._rollbacks[name] = count
         return found
 
     async def _look(self) -> None:
@@ -280,16 +282,21 @@ def open_slots(folder: Path) -> Slots:
     device.trust(), device.target()  # or nothing can be verified
     with ExitStack() as stack:
         stack.enter_context(running.alone(folder))
-        before = {name: (len(back), len(dropped)) for name, (back, dropped) in ends(device).items()}
+        before = {name: (count, len(dropped)) for name, (count, _, dropped) in ends(device).items()}
         for event in device.store.boot(this_boot().name, device.now()):
             log.error("version %s was %s: %s", event.version, event.what, event.why)
         return Slots(device, stack.pop_all(), before)
 
 
-def ends(device: Device) -> dict[str, tuple[list[Event], list[Event]]]:
-    """What was rolled back, and what was dropped from shadow, of each model; the oldest first."""
+def ends(device: Device) -> dict[str, tuple[int, list[Event], list[Event]]]:
+    """Of each model how often it was gone back from, all told; and, as far as the history reaches, what was rolled back
+    and what was dropped from shadow, the oldest first."""
     events = {name: device.store.history(name) for name in device.store.names()}
     return {
-        name: ([one for one in found if one.what == "rolled back"], [one for one in found if one.what == "dropped"])
+        name: (
+            rollbacks(found),
+            [one for one in found if one.what == ROLLED_BACK],
+            [one for one in found if one.what == "dropped"],
+        )
         for name, found in events.items()
     }

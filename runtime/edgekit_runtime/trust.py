@@ -3,13 +3,13 @@
 Refuses a change that no trusted root signed, an older one, one that forgets a revocation, one that leaves no root."""
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edgekit_runtime.dsse import a_text, an_object, only, parse_envelope, read_json
 from edgekit_runtime.errors import Untrusted
+from edgekit_runtime.files import SHA256
 from edgekit_runtime.keypair import PublicKey, envelope, opened, public_of, read_public
 
 SCHEMA = 1
@@ -18,7 +18,6 @@ DOWNGRADE = "application/vnd.edgekit.downgrade+json"
 MAX_DOCUMENT = 2**20
 MAX_LISTED = 1000
 """Roots, keys or revocations in one document."""
-FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 LAST = 2**53
 """No serial and no second is beyond it."""
 
@@ -243,7 +242,7 @@ def _revoked(raw: object) -> Revoked:
     fields = an_object(raw, "a revocation")
     only(fields, {"fingerprint", "why", "when"})
     fingerprint = a_text(fields, "fingerprint")
-    if not FINGERPRINT.fullmatch(fingerprint):  # one that no key has would revoke nothing
+    if not SHA256.fullmatch(fingerprint):  # one that no key has would revoke nothing
         raise Untrusted("a revocation's fingerprint is not 64 hex digits in lower case")
     return Revoked(fingerprint, _words(fields, "why"), _count(fields, "when"))
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeGuard
@@ -78,7 +79,7 @@ def limits_of(manifest: Manifest, model: str, on_target: bool, free_mb: float) -
     peak, latency = manifest.evidence.get("peak_mb"), manifest.evidence.get("latency")
     memory = free_mb * OF_FREE
     if _positive(peak) and manifest.options.device == "cpu":  # an accelerator's own libraries are no part of that
-        memory = float(peak) * MARGIN + BESIDE_MB
+        memory = min(float(peak) * MARGIN + BESIDE_MB, memory)  # what is served is not to be killed for a promise
     p90 = latency.get("p90_ms") if isinstance(latency, Mapping) else None
     if not _positive(p90) or not _timed_on_such(str(manifest.evidence.get("timed", "")), model, on_target):
         return Limits(memory)
@@ -120,7 +121,16 @@ def try_out(bundle: Bundle, limits: Limits, tell: Tell = lambda line: None) -> F
         raise Unfit(
             f"{name} crashed ({ended}) while {at}", "build it for this device's target, with its engine", "crashed"
         )
+    if _untold(facts, at):
+        raise Unfit(f"{name} ended while {at}", "build it for this device's target, with its engine", "crashed")
     return _judged(name, facts, limits)
+
+
+def _untold(facts: Mapping[str, Any], at: str) -> bool:
+    """Whether the child ended well by its exit code, and did not come to its end: an engine can end its process."""
+    if "passed" not in facts:
+        return True
+    return bool(facts["passed"]) and ("timed" not in facts or (at == EXAM and "exam" not in facts))
 
 
 def _judged(name: str, facts: Mapping[str, Any], limits: Limits) -> Found:
@@ -167,12 +177,16 @@ def _run(folder: Path, limits: Limits, tell: Tell) -> tuple[list[dict[str, Any]]
         int(limits.memory_mb * 2e6) + 2**30, sys.maxsize
     )  # memory that is asked for and not used does not count: a second line
     command = [sys.executable, "-P", "-m", "edgekit_runtime.candidate", str(folder), f"--data={data}"]
-    command.append(f"--exam-seconds={limits.exam_seconds}")
+    command += [f"--exam-seconds={limits.exam_seconds}", f"--parent={os.getpid()}"]
     with tempfile.TemporaryFile() as out, plain_errors("the trial of the bundle cannot begin"):
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.DEVNULL) as child:
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.DEVNULL, start_new_session=True
+        ) as child:
             try:
                 ended = _watched(child, limits, _heard(out.fileno(), tell))
-            finally:
+            finally:  # at Ctrl-C too, which it does not hear of in a session of its own
+                with suppress(ProcessLookupError, PermissionError):  # nobody of its group is left, or nobody of ours
+                    os.killpg(child.pid, signal.SIGKILL)
                 child.kill()
         return _read(out), ended
 
@@ -208,7 +222,13 @@ def _watched(child: "subprocess.Popen[bytes]", limits: Limits, look: Callable[[]
                 return "late"
     if code == -signal.SIGKILL:  # not by us: the system kills what takes too much
         return "memory"
-    return "" if code == 0 else signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return "" if code == 0 else _name(-code) if code < 0 else f"exit code {code}"
+
+
+def _name(number: int) -> str:
+    """Of a signal; the real-time ones have none."""
+    known = {int(one): one.name for one in signal.Signals}
+    return known.get(number, f"signal {number}")
 
 
 def _read(out: IO[bytes]) -> list[dict[str, Any]]:

@@ -84,10 +84,7 @@ def open_verified(files: Files, rules: Rules) -> Held:
 
 def _readable(bundle: Bundle) -> Bundle:
     """The bundle, if a server could read what it tells of the model; else it would be live before that is known."""
-    try:
-        bundle.labels()
-    except ValueError as error:
-        raise BadBundle(f"{bundle.manifest.labels} is not text: {error}", hint="build it again, with UTF-8") from error
+    bundle.labels()
     bundle.baseline()
     return bundle
 

@@ -130,6 +130,7 @@ HERE = "measured on this machine (Board), 1 thread"
         ({"peak_mb": 100, "latency": {"p90_ms": 10}, "timed": "measured on pi@shed, 1 thread"}, False, Limits(214)),
         ({"peak_mb": 100, "latency": None, "timed": "not timed: another architecture"}, True, Limits(214)),
         ({"device": "cuda", "peak_mb": 100}, True, Limits(900)),
+        ({"peak_mb": 2000}, True, Limits(900)),
         ({}, True, Limits(900)),
         ({"peak_mb": float("nan"), "latency": {"p90_ms": float("nan")}, "timed": HERE}, True, Limits(900)),
         ({"peak_mb": True, "latency": [1], "timed": HERE}, True, Limits(900)),

@@ -136,6 +136,8 @@ def test_a_shadow_of_other_tensors_than_the_models_is_refused(watched):
         (["options"], {"spin": "yes"}),
         (["golden", "count"], -1),
         (["golden", "tolerance"], float("nan")),
+        (["golden", "tolerance"], float("inf")),
+        (["golden", "tolerance"], -0.1),
         (["golden", "tolerance"], None),
         (["evidence"], [1]),
         (["preprocess"], "image"),

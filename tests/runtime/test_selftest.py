@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.bundle import open_bundle, read_manifest, write_golden
 from edgekit_runtime.engines import EngineOptions
-from edgekit_runtime.errors import Unsupported
+from edgekit_runtime.errors import BadBundle, Unsupported
 from edgekit_runtime.footprint import measure
 from edgekit_runtime.selftest import selftest
 
-from tests.runtime.bundles import ENTRIES, make_bundle, some, write_model
+from tests.runtime.bundles import ENTRIES, listed, make_bundle, some, write_model
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +59,14 @@ def test_a_footprint_that_cannot_be_measured_says_why(tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"junk")
     with pytest.raises(Unsupported, match="does not load"):
         measure("onnx", tmp_path / "m.onnx", {"x": some()}, EngineOptions())
+
+
+@pytest.mark.parametrize("kept", [(), (0,), (0, 2)])
+def test_recordings_that_lack_an_output_prove_nothing_and_are_refused(tmp_path, kept):
+    folder = make_bundle(tmp_path / "b")
+    pairs = open_bundle(folder).golden()
+    write_golden(
+        folder / "golden.npz", [(feeds, answer if n in kept else {}) for n, (feeds, answer) in enumerate(pairs)]
+    )
+    with pytest.raises(BadBundle, match=r"recording \d has no output 'y'"):
+        selftest(open_bundle(listed(folder, read_manifest(folder))), lambda feeds: {"y": np.zeros((1, 4), np.float32)})

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from edgekit_runtime.bundle import MANIFEST
+from edgekit_runtime.bundle import MANIFEST, Bundle, read_manifest
 from edgekit_runtime.errors import BadBundle, BadRequest, EdgeKitError, Exceeded, Forbidden, NotFound
 from edgekit_runtime.lane import Batching, LaneOptions
 from edgekit_runtime.service import Policy, Service, open_service
 
-from tests.runtime.bundles import make_bundle, some, truth
+from tests.runtime.bundles import listed, make_bundle, some, truth
 from tests.runtime.live import pair
 
 
@@ -246,3 +246,20 @@ def test_samples_that_do_not_keep_apart_are_not_batched_whatever_the_server_was_
     assert Service([mixing], None, policy).find("m").options.batching.size == 1
     assert "not batched" in caplog.text
     assert Service([replace(mixing, run=same)], None, policy).find("m").options.batching.size == 8
+
+
+def test_labels_that_are_no_text_are_told_as_the_bundles_fault(tmp_path):
+    folder = make_bundle(tmp_path / "b")
+    (folder / "labels.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(BadBundle, match=r"labels\.txt is not text"):
+        open_service([listed(folder, read_manifest(folder))])
+
+
+def test_a_foreign_error_of_an_engine_at_the_start_is_told_plainly_and_logged_whole(tmp_path, monkeypatch, caplog):
+    def open_model(self):
+        raise RuntimeError("deep inside")
+
+    monkeypatch.setattr(Bundle, "open_model", open_model)
+    with pytest.raises(EdgeKitError, match="tiny 1 does not open: RuntimeError"):
+        open_service([make_bundle(tmp_path / "b")])
+    assert "deep inside" in caplog.text

@@ -42,13 +42,13 @@ def put(device: Device, folder: Path, good: bool = True) -> str:
     return version.id
 
 
-def does_not_open(monkeypatch: pytest.MonkeyPatch, *versions: str) -> None:
+def does_not_open(monkeypatch: pytest.MonkeyPatch, *versions: str, error: type[Exception] = Unsupported) -> None:
     """Of these versions the engine opens nothing."""
     whole = Bundle.open_model
 
     def open_model(self: Bundle) -> object:
         if self.manifest.version in versions:
-            raise Unsupported("the engine does not like it")
+            raise error("the engine does not like it")
         return whole(self)
 
     monkeypatch.setattr(Bundle, "open_model", open_model)
@@ -68,6 +68,17 @@ def test_what_does_not_open_at_the_start_is_served_in_the_version_before(
     assert service.find("tiny").served.version == "1"
     assert device.store.slot("tiny").live == one
     assert "does not like it" in device.store.history("tiny")[-1].why
+
+
+def test_an_engines_own_error_at_the_start_ends_that_version_alone(
+    device: Device, maker: Maker, slots: Slots, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(device, maker.bundle("1"))
+    put(device, maker.bundle("2"), good=False)
+    does_not_open(monkeypatch, "2", error=RuntimeError)
+    assert opened(slots).find("tiny").served.version == "1"
+    assert device.store.history("tiny")[-1].why == "tiny 2 does not open: RuntimeError"
+    assert "the engine does not like it" in caplog.text
 
 
 def test_a_version_that_was_proven_good_is_not_given_up_for_an_engine_that_fails_now(
@@ -256,3 +267,24 @@ def test_labels_that_are_no_text_are_refused_and_keep_no_server_from_starting(
     with pytest.raises(EdgeKitError, match=r"labels\.txt is not text"):
         open_verified(device.store.files(device.store.version("tiny", two)), device.rules())
     assert opened(slots).find("tiny").served.version == "1"
+
+
+def test_the_count_of_rollbacks_does_not_fall_when_the_history_is_cut(device: Device, maker: Maker) -> None:
+    put(device, maker.bundle("1"))
+    put(device, maker.bundle("2"))
+    path = device.store.root / "slots" / "tiny" / "history.jsonl"
+    good = path.read_bytes().splitlines(keepends=True)[-1]
+    device.store.roll_back("tiny", "it answers wrongly")
+
+    def counted() -> float:
+        slots = open_slots(device.folder)
+        try:
+            return slots.families()[2].samples[0].value
+        finally:
+            slots.close()
+
+    assert counted() == 1
+    path.write_bytes(path.read_bytes() + good * 2000)
+    put(device, maker.bundle("3"))
+    assert all(event.what != "rolled back" for event in device.store.history("tiny"))
+    assert counted() == 1

@@ -9,8 +9,9 @@ from collections.abc import Collection
 
 from edgekit_runtime.disk import LEFT, remove
 from edgekit_runtime.errors import BadBundle
+from edgekit_runtime.files import SHA256
 from edgekit_runtime.manifest import PLAIN
-from edgekit_runtime.store.layout import SHA256, Layout, read_version
+from edgekit_runtime.store.layout import Layout, read_version
 from edgekit_runtime.store.locks import changing
 from edgekit_runtime.store.slot import read_slot
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from edgekit_runtime.disk import Disk
 from edgekit_runtime.errors import BadBundle, NotFound
-from edgekit_runtime.files import Files
+from edgekit_runtime.files import SHA256, Files
 from edgekit_runtime.manifest import PLAIN, Manifest, parse
 
 MANIFEST, SIGNATURE = "manifest.json", "model.sig"
@@ -32,7 +32,6 @@ MAX_ALONGSIDE = 16 * 2**20
 MAX_STATE = 2**20
 """Bytes of any other file that the store reads."""
 ID = re.compile(r"[0-9a-f]{12}")
-SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)

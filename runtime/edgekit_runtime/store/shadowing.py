@@ -19,7 +19,8 @@ log = logging.getLogger("edgekit_runtime.store")
 
 
 def shadow(at: Layout, floor: Floor, version: Version, terms: Terms, again: bool) -> None:
-    """From now on it is in shadow; one that was there before is dropped."""
+    """From now on it is in shadow; one that was there before is dropped. Of what is in shadow on the same terms already
+    the time goes on: a server that has it open does not begin it anew."""
     name, id = version.name, version.id
     if whole(at, name, id) is None:
         raise NotFound(f"version {id} of {name} is not whole in the store", hint="install it again")
@@ -38,9 +39,12 @@ def shadow(at: Layout, floor: Floor, version: Version, terms: Terms, again: bool
             f"version {id} ({version.manifest.version}) of {name} was rolled back or dropped on this device",
             hint="install one that is mended; to try this one once more, say so (--again)",
         )
-    if id in slot.refused:
+    now, one = slot.shadow, Shadowing(id, slot.live, terms)
+    if id in slot.refused:  # what is in shadow and refused was being dropped
         write_ids(at, name, REFUSED, tuple(one for one in slot.refused if one != id))
-    write_shadow(at, name, Shadowing(id, slot.live, terms))
+    elif now is not None and (now.id, now.terms) == (id, terms):
+        one = now
+    write_shadow(at, name, one)
     if slot.shadow is not None and slot.shadow.id != id:
         add(at, name, event(at, name, "dropped", slot.shadow.id, "another version took its place"))
     add(at, name, event(at, name, "shadowing", id, words_of(terms)))

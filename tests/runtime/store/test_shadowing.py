@@ -137,3 +137,23 @@ def test_a_state_that_does_not_read_is_none(tmp_path: Path, rubbish: bytes) -> N
     assert live(store) == id_of(1)
     store.boot(SECOND_BOOT, NOW)
     assert not path.exists()
+
+
+def test_the_time_of_one_goes_on_when_it_is_installed_again_on_the_same_terms(store: Store) -> None:
+    installed(store, 1)
+    version = shadowed(store, 2)
+
+    def begun() -> float | None:
+        slot = store.slot(MODEL)
+        assert slot is not None
+        assert slot.shadow is not None
+        return slot.shadow.started
+
+    store.shadow_opened(MODEL, version.id, NOW)
+    shadowed(store, 2)
+    assert begun() == NOW
+    store.shadow(MODEL, version.id, Terms(0.25))
+    assert begun() is None
+    store.shadow_opened(MODEL, version.id, NOW + 1)
+    shadowed(store, 3)
+    assert begun() is None

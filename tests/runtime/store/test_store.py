@@ -16,6 +16,7 @@ from edgekit_runtime.files import Files, in_folder
 from edgekit_runtime.incoming import receive
 from edgekit_runtime.manifest import to_json
 from edgekit_runtime.store import Store
+from edgekit_runtime.store.history import rollbacks
 
 from tests.runtime.store.crashes import check_whole, live
 from tests.runtime.store.steps import (
@@ -399,6 +400,27 @@ def test_a_long_history_forgets_its_beginning(store: Store) -> None:
     events = store.history(MODEL)
     assert events[-1].id == id_of(2)
     assert len(events) > 500
+
+
+def test_how_often_it_was_gone_back_from_is_known_though_the_history_forgets_it(store: Store) -> None:
+    installed(store, 1, 2)
+    path = store.root / "slots" / MODEL / "history.jsonl"
+    old = [{key: one for key, one in json.loads(line).items() if key != "rollbacks"} for line in path.open()]
+    path.write_text("".join(json.dumps(one) + "\n" for one in old))
+    for number in (3, 4):
+        install(store, number)
+        back(store, number)
+    assert rollbacks(store.history(MODEL)) == 2
+    path.write_bytes(path.read_bytes() + (json.dumps(old[-1]) + "\n").encode() * 3000)
+    install(store, 5)
+    assert "rolled back" not in whats(store)
+    assert rollbacks(store.history(MODEL)) == 2
+    back(store, 5)
+    assert rollbacks(store.history(MODEL)) == 3
+    path.write_bytes(path.read_bytes()[:-10])
+    assert rollbacks(store.history(MODEL)) == 2
+    path.write_text('{"when": 1, "what": "good", "id": "x", "version": "1", "live": null, "rollbacks": "many"}\n')
+    assert rollbacks(store.history(MODEL)) == 0
 
 
 def test_the_floor_never_sinks_but_for_an_override_and_that_once(store: Store) -> None:
