@@ -15,7 +15,7 @@ from edgekit_runtime.families import Family, Sample
 from edgekit_runtime.lane import Lane
 from edgekit_runtime.served import Served, closed, opened
 from edgekit_runtime.service import Service
-from edgekit_runtime.store import Shadowing
+from edgekit_runtime.store import Shadowing, Terms
 from edgekit_runtime.store_source import StoreSource
 from edgekit_runtime.trying import OF_FREE, free_mb
 
@@ -47,6 +47,10 @@ class Comparing:
     def beside(self, name: str) -> Beside | None:
         """The version in shadow of a model."""
         return self._open[name].beside if name in self._open else None
+
+    def terms(self, name: str) -> Terms | None:
+        """By which the version in shadow of a model is judged."""
+        return self._open[name].shadowing.terms if name in self._open else None
 
     async def open(self, name: str, one: Shadowing, service: Service) -> Served:
         """Open what is in shadow.

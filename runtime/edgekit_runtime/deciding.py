@@ -72,6 +72,8 @@ class Deciding:
         for name, id in self._comparing.ids.items():
             if name not in shadows or shadows[name].id != id:
                 await self._gone(name, id)
+            elif shadows[name].terms != self._comparing.terms(name):  # it was installed again, and asked otherwise
+                self._comparing.let_go(name, self._hands.service)
         for name, one in shadows.items():
             if name in self._comparing.ids:
                 continue

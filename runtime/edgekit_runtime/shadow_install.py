@@ -47,7 +47,7 @@ def check_memory(peak_mb: float, free_mb: float) -> None:
 
 def put(device: Device, version: Version, terms: Terms, again: bool, seconds: float) -> tuple[str, str]:
     """Put it in shadow and have the server open it; what came of that, and why."""
-    name, store = version.name, device.store
+    name, store, before = version.name, device.store, running.server(device.folder)
     store.shadow(name, version.id, terms, again)
     if not running.is_served(device.folder):
         return "shadowing", "no server runs: it is compared from the server's next start on"
@@ -57,7 +57,7 @@ def put(device: Device, version: Version, terms: Terms, again: bool, seconds: fl
         return slot is None or slot.shadow is None or slot.shadow.id != version.id
 
     def settled(found: running.Running | None) -> bool:
-        return found is not None and (found.shadows.get(name) == version.id or dropped())
+        return found not in (None, before) and (found.shadows.get(name) == version.id or dropped())
 
     try:
         taken, why = running.wait(device.folder, settled, seconds), "the server did not tell that it compares it yet"

@@ -189,6 +189,17 @@ def test_a_server_that_is_stopped_keeps_what_is_in_shadow(folder: Path, maker: M
         soon(lambda: server.version() == "2")
 
 
+def test_other_terms_for_what_is_in_shadow_are_taken_at_once(folder: Path, maker: Maker) -> None:
+    with serving(folder) as server:
+        two = maker.bundle("2")
+        install(folder, two, *FEW, "--shadow-requests", 100_000)
+        soon(lambda: server.ask("/status")["models"][0]["candidate"]["of"] == 100_000)
+        assert install(folder, two, *FEW, "--shadow-requests", 90_000)["outcome"] == "shadowing"
+        soon(lambda: server.ask("/status")["models"][0]["candidate"]["of"] == 90_000)
+        assert slot(folder).shadow.started is not None
+        assert "dropped" not in [what for what, _ in of(server, "2")]
+
+
 def test_what_is_in_shadow_goes_when_it_is_told_to_and_when_another_version_comes(folder: Path, maker: Maker) -> None:
     with serving(folder) as server:
         two = install(folder, maker.bundle("2"), *FEW)["id"]
