@@ -133,6 +133,8 @@ def _ladders(
             left_out.append(f"{TITLES[format]} {precision}: {reason}")
             continue
         rungs = ladder(format, precision, tuple(facts.ops), format in target.saturates, wishes.emulated)
+        if format in target.dense_per_tensor and precision in ("int8", "int8-weights"):
+            rungs = tuple(replace(rung, recipe=replace(rung.recipe, dense_per_tensor=True)) for rung in rungs)
         kept = rungs if facts.precision == "float32" and (wishes.judged or wishes.best) else rungs[:1]
         options = _options(target, format, precision, wishes.least)
         made = (_candidate(routes[format], target, rung, options, format, place) for rung in kept)
@@ -201,6 +203,8 @@ def _candidate(
     why = rung.why or f"{ENGINE_TITLES[format]} is {order} on {target.title}"
     if rung.recipe.reduce_range and format in target.saturates and not rung.why:
         why += "; 7-bit weights, since its 8-bit multiply-add saturates"
+    if rung.recipe.dense_per_tensor and not rung.why:
+        why += "; one scale for all weights of a dense layer with float inputs, since it knows but one"
     return Candidate(format, rung.recipe, steps, options, why, rung.mixed)
 
 

@@ -23,8 +23,9 @@ class Recipe:
     ends alike). `reduce_range` gives 7-bit weights, right on
     CPUs whose 8-bit multiply-add saturates. `correct_bias` moves biases by the mean error that rounding made,
     `smooth` moves outliers of activations into the weights behind them (SmoothQuant), `equalize` evens out the
-    channels of neighbouring layers (cross-layer equalization). `keep` are operators left in float, by the names
-    that the format's `operators` gives.
+    channels of neighbouring layers (cross-layer equalization). `dense_per_tensor` gives the integer weights of
+    dense layers and embeddings one scale where they meet float numbers, as old engines want it, whatever the others
+    get. `keep` are operators left in float, by the names that the format's `operators` gives.
     """
 
     precision: str
@@ -35,6 +36,7 @@ class Recipe:
     correct_bias: bool = False
     smooth: bool = False
     equalize: bool = False
+    dense_per_tensor: bool = False
     keep: tuple[str, ...] = ()
 
     @property
@@ -44,6 +46,7 @@ class Recipe:
             f"{self.percentile:g} % ranges" if self.ranges == "percentile" else "",
             f"{RANGES[self.ranges]} ranges" if self.ranges not in ("minmax", "percentile") else "",
             "one scale a tensor" if not self.per_channel else "",
+            "one scale a dense layer" if self.dense_per_tensor and self.per_channel else "",
             "7-bit weights" if self.reduce_range else "",
             "equalized" if self.equalize else "",
             "smoothed" if self.smooth else "",

@@ -33,8 +33,10 @@ CORES = {
 }
 """By architecture: the CPUs that can stand for a target under emulation, as qemu's -cpu names them."""
 
+ONE_SCALE = ("tflite",)
+"""The engines whose quantizer can be told to give a dense layer one scale."""
 REQUIRED = ("name", "title", "arch", "isa", "cores", "memory_mb", "storage_mb", "engines", "precisions")
-WORDS = ("isa", "engines", "precisions", "accelerators", "saturates")
+WORDS = ("isa", "engines", "precisions", "accelerators", "saturates", "dense_per_tensor")
 NUMBERS = ("cores", "threads", "memory_mb", "storage_mb")
 
 
@@ -78,7 +80,9 @@ class Target:
     """A kind of device. Engines, precisions: best first. Memory and storage: installed, in MB.
 
     `isa` holds the CPU features that change int8 arithmetic or speed, as /proc/cpuinfo names them.
-    `saturates` are the engines whose 8-bit multiply-add saturates here and that want 7-bit weights.
+    `saturates` are the engines whose 8-bit multiply-add saturates here and that want 7-bit weights;
+    `dense_per_tensor` those whose dense layers and embeddings, where their integer weights meet float numbers, know
+    but one scale for all of them.
     `static_shapes`: nothing with a free dimension runs here. `emulate` is the core that stands for this CPU
     under emulation. `sources` says where each claim is from.
     """
@@ -95,6 +99,7 @@ class Target:
     threads: int = 1
     accelerators: tuple[str, ...] = ()
     saturates: tuple[str, ...] = ()
+    dense_per_tensor: tuple[str, ...] = ()
     static_shapes: bool = False
     emulate: str | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -166,6 +171,7 @@ def parse_target(raw: Mapping[str, Any], where: str) -> Target:
     _known(where, "isa feature", values["isa"], FEATURES[values["arch"]])
     _known(where, "engine", values["engines"], ENGINES)
     _known(where, "engine", values.get("saturates", ()), ENGINES)
+    _known(where, "engine", values.get("dense_per_tensor", ()), ONE_SCALE)
     _known(where, "precision", values["precisions"], PRECISIONS)
     if "emulate" in values:
         arch = values["arch"]

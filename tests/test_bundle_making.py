@@ -11,6 +11,8 @@ import pytest
 from edgekit_runtime.errors import EdgeKitError
 
 from edgekit.bundle import built_at, whole_folder
+from edgekit.elsewhere import ScoredOn
+from edgekit.packing import allowed
 
 
 def write_bundle(place: Path, words: str = "one") -> None:
@@ -40,6 +42,31 @@ def test_a_time_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, said: s
     with pytest.raises(EdgeKitError, match="SOURCE_DATE_EPOCH") as refused:
         built_at()
     assert "seconds since 1970" in refused.value.hint
+
+
+def scored(worst: float | None) -> ScoredOn:
+    return ScoredOn("cortex-a72, emulated", 16, "", worst=worst)
+
+
+def test_recorded_answers_may_be_missed_by_twice_what_the_targets_own_core_missed_them_by() -> None:
+    assert allowed("int8", [scored(0.03)]) == 0.06
+    assert allowed("int8-weights", [scored(None), scored(0.03), scored(0.01)]) == 0.06
+
+
+@pytest.mark.parametrize(("worst", "tolerance"), [(0.0, 0.02), (0.003, 0.02), (0.9, 0.2), (float("inf"), 0.2)])
+def test_that_has_limits(worst: float, tolerance: float) -> None:
+    assert allowed("int8", [scored(worst)]) == tolerance
+
+
+@pytest.mark.parametrize("unseen", [[], [scored(None)]])
+def test_where_nothing_was_scored_on_the_target_rounding_is_allowed_and_saturation_is_not(
+    unseen: list[ScoredOn],
+) -> None:
+    assert 0.02 < allowed("int8", unseen) < 0.1
+
+
+def test_float_answers_are_held_to_float_arithmetic() -> None:
+    assert (allowed("float32", [scored(0.03)]), allowed("float16", [])) == (1e-3, 2e-2)
 
 
 def test_a_finished_bundle_stands_alone_at_its_place(tmp_path: Path) -> None:

@@ -25,13 +25,13 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def fetched(core: str) -> None:
+def fetched(core: str, engine: str = "onnx") -> None:
     """The emulated core, by the command that the hint names; skipped where this machine cannot have it."""
     done = edgekit("emulators", "add", core, "--quiet")
     if "there is no" in done.err or "no Debian source" in done.err:
         pytest.skip(done.err)
     assert done.code == 0, done.err
-    assert not hasattr(find_core(CORES[core], "onnx"), "hint")
+    assert not hasattr(find_core(CORES[core], engine), "hint")
 
 
 def efficientnet(desk: Path, *words: object) -> Done:
@@ -95,6 +95,24 @@ def test_a_raspberry_pi_4_is_scored_on_its_own_core(desk: Path) -> None:
     assert not one["worse"]
     assert one["value"] > 0.9
     assert "cortex-a72" in (desk / "b" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-weights"])
+def test_an_old_32_bit_board_gets_what_its_engine_answers_rightly(desk: Path, precision: str) -> None:
+    """A dense layer with a scale for each row it would answer with the bias alone, and say nothing."""
+    fetched("cortex-a7", "tflite")
+    model, data = tiny.write_model(desk), tiny.write_digits(desk)
+    order = ("build", model, "--target", "armv7", "--data", data, "--precision", precision, "--max-drop", "2pt")
+    done = edgekit(*order, "--cache", desk / "cache", "--out", "b")
+    assert done.code == 0, done.err
+    manifest = open_bundle(desk / "b").manifest
+    (there,) = manifest.evidence["scored_on"]
+    assert there["where"] == "cortex-a7, emulated"
+    assert there["value"] > 0.9
+    assert manifest.golden is not None
+    assert manifest.golden.tolerance == pytest.approx(min(max(0.02, 2 * there["worst"]), 0.2), abs=1e-4)
+    seen = edgekit("verify", "b", "--on", "armv7", "--json")
+    assert seen.code == 0, seen.out + seen.err
 
 
 def test_the_emulators_are_found_whatever_cache_keeps_the_steps(desk: Path) -> None:

@@ -22,8 +22,8 @@ def test_the_targets_best_engine_comes_first_at_the_targets_best_precision() -> 
     assert [(c.format, c.precision) for c in made.candidates] == [
         ("tflite", "int8"),
         ("onnx", "int8"),
-        ("openvino", "int8"),
     ]
+    assert made.left_out[0].startswith("OpenVINO int8: OpenVINO's int8 convolutions answer otherwise on ARM")
 
 
 def test_without_data_int8_is_not_tried_but_the_next_precision_is() -> None:
@@ -74,6 +74,14 @@ def test_what_is_left_out_is_said() -> None:
 def test_a_cpu_whose_multiply_add_saturates_gets_seven_bit_weights() -> None:
     assert plan("x86-64-v3").candidates[0].recipe.reduce_range
     assert not plan("x86-64-v4").candidates[0].recipe.reduce_range
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-weights"])
+def test_an_engine_that_knows_one_scale_for_a_dense_layer_gets_one_in_every_recipe(precision: str) -> None:
+    made = plan("armv7", precision=precision, judged=True).candidates
+    assert all(one.recipe.dense_per_tensor for one in made)
+    assert "since it knows but one" in made[0].why
+    assert not any(one.recipe.dense_per_tensor for one in plan("rpi3", precision=precision, judged=True).candidates)
 
 
 def test_a_target_that_wants_fixed_sizes_refuses_free_ones() -> None:

@@ -44,7 +44,8 @@ def recipe(graph: Graph, wish: Wish) -> list[dict[str, Any]]:
     if wish.precision == "int8":
         return [*_static(graph, wish), *kept]
     if wish.precision == "int8-weights":
-        return [*(_weights_only(op, 8) for op in CONVOLUTIONS), *(_dynamic(op, 8) for op in sorted(DENSE)), *kept]
+        dense = (_dynamic(op, 8, granularity=_scales(asked)) for op in sorted(DENSE))
+        return [*(_weights_only(op, 8) for op in CONVOLUTIONS), *dense, *kept]
     if wish.precision == "int4-weights":
         return [*_four_bit(graph), *kept]
     if wish.precision == HALF:
@@ -104,8 +105,9 @@ def _static(graph: Graph, wish: Wish) -> list[dict[str, Any]]:
     last layer stays in float, and that layer multiplies integers but answers in float: integer outputs tie. Where
     dense layers prevail, nothing but layers and lookups is in int8.
     """
-    weights = "CHANNELWISE" if wish.recipe.per_channel else "TENSORWISE"
-    rules = [_integer("*", weights), _integer("BATCH_MATMUL", "TENSORWISE"), _dynamic("EMBEDDING_LOOKUP", 8)]
+    weights, dynamic = "CHANNELWISE" if wish.recipe.per_channel else "TENSORWISE", _scales(wish.recipe)
+    rules = [_integer("*", weights), _integer("BATCH_MATMUL", "TENSORWISE")]
+    rules.append(_dynamic("EMBEDDING_LOOKUP", 8, granularity=dynamic))
     if wish.integer_io or wish.whole:
         return rules
     kinds = set(map(graph.op_name, graph.model.subgraphs[0].operators))
@@ -114,8 +116,16 @@ def _static(graph: Graph, wish: Wish) -> list[dict[str, Any]]:
     for chain in graph.last_layers():
         if chain[-1].op == DENSE_OP:
             rules += [_no("*", scope_of(graph, step.result)) for step in chain[:-1]]
-            rules.append(_dynamic(DENSE_OP, 8, scope_of(graph, chain[-1].result), weights))
+            last = weights if dynamic == "CHANNELWISE" else dynamic
+            rules.append(_dynamic(DENSE_OP, 8, scope_of(graph, chain[-1].result), last))
     return rules
+
+
+def _scales(asked: Recipe) -> str:
+    """One scale for each row of weights that meet float numbers (`_dynamic`); one for all where the engine is old:
+    tflite-runtime 2.14 takes several scales for a scale of 0 there, and answers with the bias alone. Integer inputs
+    it multiplies rightly by every row's own."""
+    return "TENSORWISE" if asked.dense_per_tensor else "CHANNELWISE"
 
 
 def _mostly_dense(graph: Graph) -> bool:

@@ -5,9 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from edgekit_runtime.engines import EngineOptions
 from edgekit_runtime.errors import EdgeKitError, Unsupported
 
 from edgekit.model import Artifact
+from edgekit.places import Place
+from edgekit.places.cores import CORES
+from edgekit.places.emulated import find_core
+from edgekit.places.there import open_at
 from edgekit.quantizers import Wish, quantize
 from edgekit.quantizers.tflite_graph import read_graph
 from edgekit.recipes import Recipe
@@ -16,6 +21,8 @@ from tests.quantizers import small
 pytestmark = pytest.mark.slow
 
 Nets = Callable[[str], Artifact]
+FLOAT, INT32, INT8 = 0, 2, 9
+"""Types of tensors, as the schema numbers them."""
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +97,54 @@ def test_where_dense_layers_prevail_nothing_but_layers_is_in_int8(nets: Nets, tm
     integers = {graph.op_name(op) for op in main.operators if main.tensors[op.outputs[0]].type == 9}
     assert integers <= {"FULLY_CONNECTED", "QUANTIZE"}
     assert "FULLY_CONNECTED" in integers
+
+
+def scales(made: Artifact) -> set[tuple[str, int, int]]:
+    """The operators with integer weights: their name, the type of what they take, and how many scales they have."""
+    graph = read_graph(made.path.read_bytes())
+    main, found = graph.model.subgraphs[0], set()
+    for op in main.operators:
+        if graph.op_name(op) in ("FULLY_CONNECTED", "EMBEDDING_LOOKUP", "CONV_2D"):
+            taken, weights = main.tensors[op.inputs[0]], main.tensors[op.inputs[1]]
+            if weights.type == INT8 and graph.is_constant(weights):
+                found.add((graph.op_name(op), taken.type, len(weights.quantization.scale)))
+    return found
+
+
+def test_an_old_engine_gets_one_scale_where_integer_weights_meet_float_numbers(nets: Nets, tmp_path: Path) -> None:
+    """Elsewhere each row and channel keeps its own, also in a dense layer."""
+    made = small.quantized(nets("tokens"), "int8", tmp_path / "tokens", dense_per_tensor=True)
+    assert scales(made) == {
+        ("EMBEDDING_LOOKUP", INT32, 1),
+        ("FULLY_CONNECTED", INT8, 64),
+        ("FULLY_CONNECTED", FLOAT, 1),
+    }
+    made = small.quantized(nets("conv"), "int8", tmp_path / "conv", dense_per_tensor=True)
+    assert scales(made) == {("CONV_2D", INT8, 16), ("FULLY_CONNECTED", FLOAT, 1)}
+    made = small.quantized(nets("conv"), "int8", tmp_path / "many")
+    assert scales(made) == {("CONV_2D", INT8, 16), ("FULLY_CONNECTED", FLOAT, 5)}
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-weights"])
+def test_what_an_old_engine_gets_it_answers_rightly(nets: Nets, precision: str, tmp_path: Path) -> None:
+    """And it answers otherwise, without an error, to what a new one gets: the recipe is worth its loss."""
+    place = find_core(CORES["cortex-a7"], "tflite")
+    if not isinstance(place, Place):
+        pytest.skip(f"{place.why} ({place.hint})")
+    source = nets("tokens")
+    name, *_ = (port.spec.name for port in source.outputs)
+    asked = list(small.samples(source, 4, seed=7))
+    wanted = np.concatenate([source.open_model()(feeds)[name].ravel() for feeds in asked])
+
+    def off(one_scale: bool) -> float:
+        made = small.quantized(source, precision, tmp_path / str(one_scale), dense_per_tensor=one_scale)
+        run = there.runner(made)
+        answers = np.concatenate([run(feeds)[name].ravel() for feeds in asked])
+        return float(np.abs(answers - wanted).max() / np.ptp(wanted))
+
+    with open_at(place, EngineOptions(threads=1), lambda words: None) as there:
+        assert off(one_scale=True) < 0.05
+        assert off(one_scale=False) > 0.3, "it can: take dense_per_tensor out of targets/armv7.toml"
 
 
 def test_integer_io_makes_the_users_tensors_integer_too(nets: Nets, tmp_path: Path) -> None:
