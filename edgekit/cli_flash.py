@@ -83,9 +83,11 @@ def flash(bundle: Path, where: str, yes: bool, dry_run: bool, **rest: Any) -> No
 
 def _over_ssh(typed: Typed, yes: bool, dry_run: bool) -> None:
     from edgekit.flash import checks, flashing, telling
+    from edgekit.flash.line import AGAIN
     from edgekit.flash.typed import order as order_of
 
     tell, as_json, where, order = _tell(typed.quiet), typed.as_json, typed.where, order_of(typed)
+    flashing.manifest_of(order.bundle)  # before anybody is asked
     with _line(order.device, typed.ssh_config) as line:
         plan = flashing.prepare(line, order, tell)
         if not as_json:
@@ -99,7 +101,10 @@ def _over_ssh(typed: Typed, yes: bool, dry_run: bool) -> None:
                 click.echo(json.dumps(telling.to_json(plan) | {"dry_run": dry_run}))
             return
         _agree(yes)
-        done = flashing.carry_out(line, order, plan, tell)
+        try:
+            done = flashing.carry_out(line, order, plan, tell)
+        except KeyboardInterrupt:
+            raise EdgeKitError(f"stopped; {where} may still be ending its last step", hint=AGAIN) from None
     if as_json:
         click.echo(json.dumps(telling.to_json(plan) | asdict(done), default=str))
         return
@@ -180,13 +185,15 @@ def status(where: str, **rest: Any) -> None:
 @_there_options
 def logs(where: str, lines: int, follow: bool, as_json: bool, **rest: Any) -> None:
     """The last lines of the server's log on DEVICE."""
-    from edgekit.flash import running
+    from edgekit.flash import remote, running
 
     with _at(where, **rest) as (line, homes):
         script = running.log_script(homes, lines, follow, as_json)
         done = line.follow(script, _as_json if as_json else click.echo, seconds=7 * 86_400.0 if follow else 900.0)
+        if done.status == remote.NO_RUNTIME:
+            raise remote.no_runtime(line)
         if done.status:
-            raise EdgeKitError(f"{line.where}: {done.last()}", hint="see `edgekit status`")
+            raise EdgeKitError(f"{line.where}: {done.last()}", hint=f"edgekit status {where}")
 
 
 def _as_json(line: str) -> None:
@@ -238,10 +245,15 @@ def devices(context: click.Context, as_json: bool) -> None:
 @click.argument("name")
 @click.argument("url", metavar="ssh://[USER@]HOST[:PORT]")
 def devices_add(name: str, url: str) -> None:
-    """Call the device at URL NAME."""
+    """Give the device at an address a NAME; one that has another address gets this one."""
     from edgekit.flash import names
 
-    click.echo(f"{names.add(names.default_file(), name, url).name} is {url}")
+    file = names.default_file()
+    before = next((one for one in names.listed(file) if one.name == name), None)
+    names.add(file, name, url)
+    was = f"; it was {before.url}" if before is not None and before.url != url else ""
+    forgotten = ", whose key is forgotten" if was and before is not None and before.key else ""
+    click.echo(f"{name} is {url}{was}{forgotten}")
 
 
 @devices.command("key")
@@ -274,6 +286,7 @@ def devices_remove(name: str) -> None:
     from edgekit.flash import names
 
     names.remove(names.default_file(), name)
+    click.echo(f"{name} is forgotten")
 
 
 @devices.command("forget-key")
@@ -284,6 +297,7 @@ def devices_forget_key(name: str) -> None:
 
     file = names.default_file()
     names.remember(file, names.find(file, name), None)
+    click.echo(f"the next key that {name} shows is kept")
 
 
 @contextmanager

@@ -85,7 +85,14 @@ def revoke(name: str, why: str, home: Path | None, as_json: bool) -> None:
     """Trust NAME (or a fingerprint) no more: devices refuse what it signed, from their next flash on."""
     from edgekit import keys
 
-    _show([keys.revoke(home or keys.default_home(), name, why or "revoked")], as_json)
+    home = home or keys.default_home()
+    _show([keys.revoke(home, name, why or "revoked")], as_json)
+    if as_json:
+        return
+    left = [one for one in keys.listed(home) if one.role == "sign" and one.private and not one.revoked]
+    if not left:
+        click.echo("no key to sign with is left: edgekit key new NAME")
+    click.echo("a device learns of it when a bundle signed by another key is flashed: edgekit flash BUNDLE DEVICE")
 
 
 @keys_verbs.command()
@@ -133,9 +140,10 @@ def _show(found: Sequence[Key], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_facts(one) for one in found], indent=1))
         return
+    width = max((16, *(len(one.name) for one in found)))
     for one in found:
         state = f"revoked: {one.revoked}" if one.revoked else str(one.private or "its secret is not here")
-        click.echo(f"{one.name:<16} {one.role:<5} {one.fingerprint[:16]}  {state}")
+        click.echo(f"{one.name:<{width}} {one.role:<5} {one.fingerprint[:16]}  {state}")
 
 
 def _facts(key: Key) -> dict[str, str | None]:

@@ -122,6 +122,7 @@ def revoke(home: Path, name: str, why: str) -> Key:
 
 def signing_key(home: Path, name: str | None = None, tell: Callable[[str], None] = lambda words: None) -> bytes:
     """The secret of the key to sign with, PEM: `name`, or the only or first one; made where there is none at all.
+    One that was rotated away signs where there is no other.
 
     Raises:
         NotFound: there is no such key here.
@@ -144,7 +145,8 @@ def signing_key(home: Path, name: str | None = None, tell: Callable[[str], None]
         usable = [one for one in usable if one == key]
     if not usable:
         raise NotFound("no key to sign with lies here", hint="edgekit key new NAME, or bring NAME.key here")
-    chosen = next((key for key in usable if key.name == FIRST), usable[0])
+    current = [key for key in usable if not key.name.endswith(f"-{key.fingerprint[:12]}")] or usable
+    chosen = next((key for key in current if key.name == FIRST), current[0])
     assert chosen.private is not None
     with in_words(home):
         return read(chosen.private)

@@ -352,6 +352,23 @@ def test_who_rotates_is_told_how_the_old_one_goes(home):
     assert f"edgekit key revoke {old.fingerprint[:12]}" in found.output
 
 
+def test_who_revokes_is_told_how_devices_learn_of_it_and_that_no_key_is_left(home):
+    keys.new(home, "main")
+    keys.new(home, "second")
+    for name, left in (("main", True), ("second", False)):
+        found = CliRunner().invoke(cli, ["key", "revoke", name, "--keys", str(home)], catch_exceptions=False)
+        assert "edgekit flash BUNDLE DEVICE" in found.output
+        assert ("no key to sign with is left" in found.output) is not left
+
+
+def test_a_key_that_was_rotated_away_signs_only_where_there_is_no_other(home):
+    old, second = keys.new(home, "main"), keys.new(home, "second")
+    keys.revoke(home, keys.rotate(home, "main").fingerprint, "lost")
+    assert public_of(keys.signing_key(home)).fingerprint == second.fingerprint
+    keys.revoke(home, "second", "lost")
+    assert public_of(keys.signing_key(home)).fingerprint == old.fingerprint
+
+
 def test_what_a_killed_program_left_of_a_secret_goes(home):
     keys.new(home, "main")
     left = [home / ".main.key.123", home / "trust" / ".2.json.77", home / ".trust.json.4"]

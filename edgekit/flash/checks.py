@@ -10,7 +10,7 @@ from edgekit_runtime.manifest import Manifest
 
 from edgekit.flash.bundles import Terms
 from edgekit.flash.facts import Disk, Facts
-from edgekit.flash.running import live_of, model_of
+from edgekit.flash.running import has_account, live_of, model_of
 from edgekit.target import CORES, Target
 
 State = Literal["ok", "warning", "refusal"]
@@ -168,6 +168,10 @@ def _python(facts: Facts) -> Check:
     if facts.arch == "armv7l" and not facts.numpy:
         words = f"{told}, without numpy, for which there is no 32-bit wheel"
         return Check("Python", "refusal", words, "on it: apt install python3-numpy")
+    if facts.shut and has_account(facts.homes):
+        words = f"{told} is below {facts.shut}, where the service's user may not look"
+        hint = "have python3 be one that every user may run (on it: apt install python3), or flash with --user"
+        return Check("Python", "refusal", words, hint)
     return Check("Python", "ok", told)
 
 

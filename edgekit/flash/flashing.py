@@ -104,15 +104,24 @@ class Plan:
         return bool(self.facts.status and self.facts.status.get("server"))
 
 
+def manifest_of(bundle: Path) -> Manifest:
+    """What is to be flashed.
+
+    Raises:
+        EdgeKitError: there is no bundle, or its manifest does not read.
+    """
+    if not (bundle / "manifest.json").is_file():
+        raise NotFound(f"no bundle at {bundle}", hint="name a folder that `edgekit build` made")
+    return read_manifest(bundle)
+
+
 def prepare(line: Line, order: Order, tell: Tell) -> Plan:
     """Ask the device, judge what it says, and plan. Changes nothing there.
 
     Raises:
         EdgeKitError: there is no bundle, or the connection was lost; what a check refuses is told in the plan.
     """
-    if not (order.bundle / "manifest.json").is_file():
-        raise NotFound(f"no bundle at {order.bundle}", hint="name a folder that `edgekit build` made")
-    manifest = read_manifest(order.bundle)
+    manifest = manifest_of(order.bundle)
     tell(f"asking {line.where} what it is")
     found = facts.asked(line, order.homes)
     told = checks.first(found, manifest, _target(manifest), time.time())

@@ -95,9 +95,9 @@ def find(file: Path, where: str) -> Device:
             return one
     if "://" not in where:
         near = did_you_mean(where, [one.name for one in every])
-        raise NotFound(
-            f"no device {where!r}{near}", hint="edgekit devices add NAME ssh://user@host, or give the address"
-        )
+        looks = f": ssh://{where}" if {".", "@", ":"} & set(where) else ""
+        hint = f"edgekit devices add NAME ssh://user@host, or give the address{looks}"
+        raise NotFound(f"no device {where!r}{near}", hint=hint)
     over_ssh(where)
     return Device(where, where)
 

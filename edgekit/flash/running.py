@@ -151,4 +151,5 @@ def log_script(homes: Homes, count: int, follow: bool, as_json: bool) -> str:
     )
     tail = f"tail -n {count}{' -f' if follow else ''} {log}"
     active = f"systemctl{own} is-active -q edgekit 2>/dev/null"
-    return f"if [ -f {log} ] && ! {active}; then exec {tail}; else exec {journal}; fi"
+    nothing = f"[ -e {shlex.quote(f'{homes.prefix}/current')} ] || [ -f {log} ] || exit {remote.NO_RUNTIME}"
+    return f"{nothing}; if [ -f {log} ] && ! {active}; then exec {tail}; else exec {journal}; fi"

@@ -1,7 +1,11 @@
 """Flashing over a real OpenSSH server: an empty device, the same again, a new version, and all that is refused."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -263,6 +267,33 @@ def test_a_device_that_is_off_is_told(flashed: There, tmp_path: Path) -> None:
 
 def test_a_device_that_was_never_flashed_has_no_status(server: Server, tmp_path: Path) -> None:
     with a_device(server, tmp_path) as there:
-        done = edgekit("status", there.url, *there.words())
-    assert done.code == 1
-    assert "there is no runtime" in done.err
+        words = (there.url, *there.words())
+        for verb in (("status",), ("logs",), ("logs", "--json"), ("rollback", "--yes")):
+            done = edgekit(*verb, *words, *(("tiny",) if verb[0] == "rollback" else ()))
+            assert done.code == 1
+            assert done.err.startswith("error: there is no runtime")
+            assert "edgekit flash BUNDLE ssh://" in done.err
+
+
+def test_who_stops_a_flash_is_told_what_is_left_and_the_same_again_goes_on(flashed: There) -> None:
+    bundle = a_bundle(flashed.folder / "nine", version="9", release=9)
+    words = [str(word) for word in ("flash", bundle, flashed.url, *flashed.words(), *SOON)]
+    command = [sys.executable, "-m", "edgekit", *words]
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stderr is not None
+    assert any(said.startswith(b"verified:") for said in process.stderr)
+    os.killpg(process.pid, signal.SIGINT)
+    rest = process.stderr.read().decode()
+    assert (process.wait(60), "may still be ending its last step" in rest) == (1, True), rest
+    assert "run the same again: it goes on where it stopped" in rest
+    assert "Traceback" not in rest
+
+    def went_on() -> bool:
+        done = edgekit(*words)
+        assert done.code == 0 or "another installation is going on" in done.err, done.err
+        return done.code == 0
+
+    until(went_on, 120)
+    assert flashed.live() == "9"

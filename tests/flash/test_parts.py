@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from dataclasses import replace
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from edgekit_runtime.bundle import read_manifest
 from edgekit_runtime.errors import EdgeKitError, NotFound, Untrusted
 from edgekit_runtime.keypair import new_private_key, public_of
 from edgekit_runtime.manifest import Manifest
 
 from edgekit import keys
+from edgekit.cli import cli
 from edgekit.flash import carrying, checks, facts, hands, line, names, remote, running, trusting, wheels
 from edgekit.flash.bundles import Terms, rest
 from edgekit.flash.facts import Disk, Facts, Homes
@@ -103,6 +106,7 @@ def test_a_good_device_passes_every_check(pi: Facts, manifest: Manifest) -> None
         ("C library", {"libstdcxx": False}, "libstdc++"),
         ("Python", {"python": None}, "no python3"),
         ("Python", {"python": (3, 9, 2)}, "needs 3.11"),
+        ("Python", {"shut": "/root"}, "below /root, where the service's user may not look"),
         ("target", {"target": "jetson-orin"}, "the device is jetson-orin"),
         ("memory", {"memory": (100_000_000, 90_000_000)}, "in all"),
     ],
@@ -173,10 +177,26 @@ def test_the_script_asks_this_machine() -> None:
     found = facts.parse(done.stdout, Homes("/nowhere/p", "/nowhere/d", True))
     assert found.root == ()
     assert found.python is not None
+    assert found.shut == "" or found.shut.startswith("/")
     assert found.disks[0] is not None
     assert found.disks[1] is not None
     assert found.disks[0].place == found.disks[1].place
     assert abs(found.now - time.time()) < 100
+
+
+@pytest.mark.parametrize(("mode", "shut"), [(0o755, False), (0o700, True)])
+def test_a_python_that_only_its_owner_reaches_is_seen(mode: int, shut: bool) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:  # pytest's own folders are shut to others
+        own = Path(folder)
+        own.chmod(mode)
+        asks = f"import os; os.__file__ = {str(own / 'os.py')!r}\n{facts.PYTHON}"
+        done = subprocess.run([sys.executable, "-c", asks], capture_output=True)
+        assert facts.parse(b"@@python\n" + done.stdout, Homes()).shut == (str(own) if shut else "")
+
+
+def test_a_python_that_its_owner_alone_reaches_serves_that_owner(pi: Facts, manifest: Manifest) -> None:
+    for homes in (Homes(own=True), Homes("/srv/p", "/srv/d", usual=False)):
+        assert judged(replace(pi, shut="/home/pi", homes=homes), manifest)["Python"].state == "ok"
 
 
 def test_names_are_kept_and_an_unknown_one_is_told(tmp_path: Path) -> None:
@@ -185,10 +205,36 @@ def test_names_are_kept_and_an_unknown_one_is_told(tmp_path: Path) -> None:
     assert names.find(file, "kitchen").url == "ssh://pi@10.0.0.7:2222"
     with pytest.raises(NotFound, match="did you mean 'kitchen'"):
         names.find(file, "kitchn")
+    with pytest.raises(NotFound) as caught:
+        names.find(file, "pi@camera.local")
+    assert caught.value.hint.endswith("give the address: ssh://pi@camera.local")
     with pytest.raises(EdgeKitError, match="no device's address"):
         names.add(file, "hall", "ssh://-oProxyCommand=sh")
     names.remove(file, "kitchen")
     assert names.listed(file) == []
+
+
+def test_who_gives_a_name_another_address_is_told_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    def said(*words: str) -> str:
+        return CliRunner().invoke(cli, ["devices", *words], catch_exceptions=False).output
+
+    assert said("add", "kitchen", "ssh://pi@one") == "kitchen is ssh://pi@one\n"
+    names.remember(names.default_file(), names.find(names.default_file(), "kitchen"), public_of(new_private_key()).pem)
+    assert said("add", "kitchen", "ssh://pi@one") == "kitchen is ssh://pi@one\n"
+    told = said("add", "kitchen", "ssh://pi@two")
+    assert told == "kitchen is ssh://pi@two; it was ssh://pi@one, whose key is forgotten\n"
+    assert "kitchen" in said("forget-key", "kitchen")
+    assert said("remove", "kitchen") == "kitchen is forgotten\n"
+
+
+def test_a_bundle_that_is_not_there_is_told_before_a_device_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    with pytest.raises(NotFound, match="no bundle at"):
+        CliRunner().invoke(cli, ["flash", str(tmp_path), "ssh://127.0.0.1:1"], catch_exceptions=False)
 
 
 def test_a_changed_device_key_is_refused_until_it_is_forgotten(tmp_path: Path) -> None:
@@ -372,6 +418,9 @@ def test_a_refusal_of_the_device_is_told_in_its_words() -> None:
         "pi: answers otherwise?[2J",
         "build it",
     )
+    with pytest.raises(EdgeKitError) as caught:
+        remote.answered(here, line.Done(1, b"", "warning: old\nerror: user 7 cannot read it\nhint: move it\x1b[2J\n"))
+    assert (caught.value.what, caught.value.hint) == ("pi: user 7 cannot read it", "move it?[2J")
     with pytest.raises(NotFound, match="no runtime"):
         remote.answered(here, line.Done(127, b"", "sh: not found"))
     with pytest.raises(EdgeKitError):
