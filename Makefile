@@ -4,7 +4,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-device field test quick check soak fuzz wheels clean
+.PHONY: check-gpu demo demo-device field test test-arm quick check soak fuzz wheels clean
 
 demo: $(READY)  ## Build EfficientNet-Lite0 for three targets, run each, ask one over HTTP
 	@$(BIN)/python -m examples.demo
@@ -17,6 +17,9 @@ field: $(READY)  ## Serve a bundle with its page at http://127.0.0.1:8000 while 
 
 test: check  ## Everything; what failed beside others is told, and tried once more alone: a machine's load is no fault
 	$(BIN)/python -m pytest -n 2 --dist loadfile || { test $$? = 1 && $(BIN)/python -m pytest --last-failed --maxfail 6; }
+
+test-arm: $(READY)  ## Every engine's own wheel on emulated ARM and older x86 cores; then a table: core x engine x bundle
+	$(BIN)/python -m pytest tests/arm -n 2 --dist loadfile
 
 quick: $(READY)  ## The unit tests, under a minute
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
@@ -32,6 +35,13 @@ soak: $(READY)  ## Ten minutes of mixed load on the server: right answers, all a
 
 fuzz: $(READY)  ## Every parser and the live server, for as many SECONDS each
 	FUZZ_SECONDS=$(or $(SECONDS),600) $(BIN)/python -m pytest tests/fuzz -x -q
+
+check-gpu: $(READY)  ## What needs an NVIDIA GPU: right answers, then latency and throughput beside the bare engine
+	@test ! -e /dev/nvidiactl || test -e $(VENV)/gpu/.ready || { echo "fetching onnxruntime-gpu and CUDA (2.5 GB)"; \
+		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/gpu -r tests/gpu/requirements-cuda.txt \
+		&& touch $(VENV)/gpu/.ready; }
+	PYTHONPATH=$(VENV)/gpu $(BIN)/python -m pytest tests/gpu -q -rs
+	PYTHONPATH=$(VENV)/gpu $(BIN)/python -m benchmarks.gpu
 
 wheels: $(READY)  ## Wheels of both distributions, in dist/
 	@rm -rf build runtime/build
