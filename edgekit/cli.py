@@ -38,14 +38,14 @@ def main(words: list[str] | None = None) -> None:
     try:
         code = cli.main(args=words, prog_name="edgekit", standalone_mode=False)
     except click.exceptions.Abort:
-        _fail("stopped; nothing was left behind", "run the same again: finished steps are kept in the cache")
+        _fail("stopped", "run the same again: finished steps are kept")
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except EdgeKitError as error:
         _fail(error.what, error.hint)
     except KeyboardInterrupt:
-        _fail("stopped; nothing was left behind", "run the same again: finished steps are kept in the cache")
+        _fail("stopped", "run the same again: finished steps are kept")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise

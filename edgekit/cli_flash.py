@@ -279,6 +279,30 @@ def devices_key(where: str, ssh_config: Path | None, as_json: bool, **homes: Any
     click.echo(json.dumps(told) if as_json else key.pem.decode(), nl=as_json)
 
 
+@devices.command("trust")
+@click.argument("where", metavar="DEVICE")
+@click.option("--keys", "home", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the keys lie.")
+@click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
+@_there_options
+def devices_trust(
+    where: str, home: Path | None, dry_run: bool, ssh_config: Path | None, as_json: bool, **homes: Any
+) -> None:
+    """Bring DEVICE what you trust and revoked, without a bundle."""
+    from edgekit import keys
+    from edgekit.flash import facts, flashing, names, typed
+
+    with _line(names.find(names.default_file(), where), ssh_config) as line:
+        found = facts.asked(line, typed.homes(**homes))
+        will = flashing.bring_trust(line, found, home or keys.default_home(), dry_run)
+    if as_json:
+        serial = None if will.trust is None else will.trust.serial
+        click.echo(
+            json.dumps({"sent": 0 if dry_run else len(will.documents), "serial": serial, "words": will.check.words})
+        )
+        return
+    click.echo(f"{where}: {will.check.words}{'; nothing was sent' if dry_run else ''}")
+
+
 @devices.command("remove")
 @click.argument("name")
 def devices_remove(name: str) -> None:

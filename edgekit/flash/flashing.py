@@ -197,6 +197,22 @@ def _target(manifest: Manifest) -> Target | None:
         return None
 
 
+def bring_trust(line: Line, found: Facts, home: Path, dry_run: bool) -> trusting.Trusting:
+    """Have a device that was flashed before follow the trust documents in the folder of keys; what it was sent.
+
+    Raises:
+        EdgeKitError: it has no runtime, or what it trusts and what is trusted here do not go together.
+    """
+    if not found.starts:
+        raise remote.no_runtime(line)
+    will = trusting.trusting(found.trust, home)
+    if will.check.state != "ok":
+        raise EdgeKitError(f"{line.where}: {will.check.words}", hint=will.check.hint)
+    if not dry_run:
+        bundles.trust(line.as_root(found.root or ()), found, will.documents)
+    return will
+
+
 @dataclass(frozen=True)
 class Flashed:
     """What came of it: the device's own `outcome`, the version, whether a server serves it, the receipt's file."""

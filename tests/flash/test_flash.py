@@ -153,6 +153,25 @@ def test_a_revoked_key_is_refused_once_the_device_was_told(
         refused(there, bundle, "a key that was revoked: 'lost'", None)
 
 
+def test_a_revocation_reaches_a_device_without_a_bundle(flashed: There, tmp_path: Path) -> None:
+    shutil.copytree(keys.default_home(), tmp_path / "keys")
+    keys.new(tmp_path / "keys", "mine")
+    keys.revoke(tmp_path / "keys", "mine", "lost")
+    before = (flashed.device / "trust.json").read_bytes()
+    words = ("devices", "trust", flashed.url, *flashed.words(), "--keys", tmp_path / "keys")
+    try:
+        done = edgekit(*words, "--dry-run")
+        assert (done.code, (flashed.device / "trust.json").read_bytes()) == (0, before), done.err
+        assert "nothing was sent" in done.out
+        done = edgekit(*words)
+        assert done.code == 0, done.err
+        assert "gets" in done.out
+        assert (flashed.device / "trust.json").read_bytes() == keys.trust_document(tmp_path / "keys")
+        assert "has document" in edgekit(*words).out
+    finally:
+        (flashed.device / "trust.json").write_bytes(before)
+
+
 def test_a_trust_that_would_make_the_device_forget_keys_is_refused_before_anything_is_changed(
     flashed: There, tmp_path: Path
 ) -> None:

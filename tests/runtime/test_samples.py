@@ -232,8 +232,8 @@ def test_a_store_that_is_killed_at_any_time_opens_whole(tmp_path):
         "for i in itertools.count(int(sys.argv[2])):\n"
         "    store.consider(sample(i, 1 / (i + 1), float(i))); store.told('m', f'id-{i}', 'cat', 0)\n"
     )
-    litter, chance = 0, np.random.default_rng(0)
-    for turn in range(8):
+    litter, turn, chance = 0, 0, np.random.default_rng(0)
+    while turn < 8 or (not litter and turn < 80):
         child = subprocess.Popen(
             [sys.executable, "-c", code, str(tmp_path / "s"), str(turn * 100_000)],
             stdout=subprocess.PIPE, cwd=Path(__file__).parents[2],
@@ -250,6 +250,7 @@ def test_a_store_that_is_killed_at_any_time_opens_whole(tmp_path):
         assert not list((tmp_path / "s").rglob(".*"))
         assert store._aside == {}
         assert len(unpacked(store, tmp_path / f"out{turn}")["samples"]) == store.held.kept["m"] > 0
+        turn += 1
     assert litter, "no kill met a write: the test proves nothing"
 
 
