@@ -285,7 +285,7 @@ def targets_detect() -> None:
 def _runtime(verb: str, words: tuple[str, ...]) -> int:
     from edgekit_runtime.__main__ import main as runtime
 
-    code = runtime([verb, *words])
+    code = runtime([verb, *words], "edgekit")
     return code if isinstance(code, int) else 0
 
 

@@ -44,8 +44,8 @@ class Asked:
 
 def _seconds(context: click.Context, parameter: click.Parameter, word: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", word.strip())
-    if not match or match[2] not in UNITS:
-        raise click.BadParameter("write seconds, as 60, 90s, 500ms or 5m")
+    if not match or match[2] not in UNITS or not float(match[1]):
+        raise click.BadParameter("write seconds above 0, as 60, 90s, 500ms or 5m")
     return float(match[1]) * UNITS[match[2]]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from edgekit_runtime import encrypted
+from edgekit_runtime.__main__ import main as runtime
 from edgekit_runtime.bundle import MANIFEST, open_bundle
 from edgekit_runtime.encrypted import CHUNK
 from edgekit_runtime.errors import BadBundle, EdgeKitError, NotFound
@@ -171,3 +172,15 @@ def test_the_command_makes_a_signed_bundle_and_tells_what_stays_readable(bundle:
     facts = json.loads(CliRunner().invoke(encrypt, [*words, "--json"], catch_exceptions=False).stdout)
     assert facts["for"] == public_of(DEVICE).fingerprint
     assert set(facts["encrypted"]) == LOADED | {"vocab.txt"}
+
+
+def test_what_stays_readable_of_an_encrypted_bundle_is_shown(bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    device, home, place = tmp_path / "pi.pub", tmp_path / "keys", tmp_path / "out.edgekit"
+    device.write_bytes(public_of(DEVICE).pem)
+    keys.new(home, "main")
+    words = [str(bundle), "--for", str(device), "--out", str(place), "--keys", str(home)]
+    assert CliRunner().invoke(encrypt, words, catch_exceptions=False).exit_code == 0
+    assert runtime(["inspect", str(place), "--trust", str(home / keys.TRUST)]) == 0
+    page = capsys.readouterr().out
+    assert "signed      by main" in page
+    assert "labels      encrypted" in page

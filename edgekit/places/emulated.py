@@ -45,7 +45,7 @@ def core_named(name: str) -> Core:
     targets = {target.name.lower(): target.name for target in list_targets()}
     if name.lower() not in targets and not name.endswith(".toml") and "/" not in name:
         near = did_you_mean(name, [*CORES, *targets.values()])
-        raise EdgeKitError(f"no core or target {name!r}{near}", hint=f"use {', '.join(CORES)}")
+        raise EdgeKitError(f"no core or target {name!r}{near}", hint=f"use {', '.join(CORES)}, or a target")
     target = find_target(targets.get(name.lower(), name))
     if target.emulate is None:
         raise EdgeKitError(f"no emulated core stands for {target.title}", hint=f"use {', '.join(CORES)}")

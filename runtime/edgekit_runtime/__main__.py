@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from edgekit_runtime.logs import Form
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; gives the exit code."""
-    given, rest = _parser().parse_known_args(arguments)
+def main(arguments: Sequence[str] | None = None, name: str = "edgekit-runtime") -> int:
+    """Run the command line, by whose `name` it was called; gives the exit code."""
+    given, rest = _parser(name).parse_known_args(arguments)
     if rest:
         _strange(given.usage, rest)
     given.words = list(sys.argv[1:] if arguments is None else arguments)[1:]
@@ -215,8 +215,8 @@ def detect(given: argparse.Namespace) -> int:
     return _say(profile(detect()).rstrip("\n"))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="edgekit-runtime", description="Run EdgeKit bundles on this device.")
+def _parser(name: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=name, description="Run EdgeKit bundles on this device.")
     parser.add_argument("--version", action="version", version=f"edgekit-runtime {__version__}")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 

@@ -45,12 +45,18 @@ def answer_json(bundle: Bundle, answer: Feeds, rows: Sequence[tuple[str, float]]
     return {"model": bundle.manifest.name, "version": bundle.manifest.version, "outputs": made, "top": named}
 
 
+ENCRYPTED = "encrypted"
+
+
 def page(bundle: Bundle, signed: str = "not looked at") -> str:
     """A bundle at a glance; `signed` tells by whom."""
     manifest = bundle.manifest
     options = manifest.options
     total = sum(entry.size for entry in manifest.files.values())
-    golden, found = manifest.golden, bundle.baseline()
+    closed = manifest.encrypted.files if manifest.encrypted is not None else {}
+    golden, found = manifest.golden, None if manifest.baseline in closed else bundle.baseline()
+    drift = f"{found.n:,} samples, {len(found.features)} features" if found else "none: drift is not told"
+    words = "" if manifest.labels is None or manifest.labels in closed else f"{len(bundle.labels())} words"
     rows = [
         ("model", f"{manifest.name} {manifest.version}"),
         ("signed", signed),
@@ -64,8 +70,8 @@ def page(bundle: Bundle, signed: str = "not looked at") -> str:
         *(("input", _port(port)) for port in manifest.inputs),
         *(("output", _port(port)) for port in manifest.outputs),
         (ENCODED.get((manifest.preprocess or {}).get("kind", ""), "photos"), _preprocess(manifest.preprocess)),
-        ("labels", f"{len(bundle.labels())} words" if manifest.labels else "none"),
-        ("baseline", f"{found.n:,} samples, {len(found.features)} features" if found else "none: drift is not told"),
+        ("labels", words or (ENCRYPTED if manifest.labels else "none")),
+        ("baseline", ENCRYPTED if manifest.baseline in closed else drift),
         ("float", manifest.shadow.entry if manifest.shadow else "not carried"),
         ("exam", _exam(manifest.exam)),
         ("recorded", f"{golden.count} answer(s), tolerance {golden.tolerance:g}" if golden else "none"),

@@ -14,7 +14,7 @@ from edgekit_runtime import running
 from edgekit_runtime.device import Device, become_owner, device_at
 from edgekit_runtime.disk import REAL, make_folder, plain_errors
 from edgekit_runtime.errors import BadBundle, EdgeKitError, NotFound
-from edgekit_runtime.store import Slot, Terms
+from edgekit_runtime.store import Slot, Store, Terms
 from edgekit_runtime.trust import MAX_DOCUMENT
 
 SWAP_SECONDS = 120.0
@@ -104,13 +104,18 @@ def _rollback(given: argparse.Namespace, edge: Edge, documents: Documents) -> To
         return _drop(given.name, device)
     back = store.roll_back(given.name, "asked for")
     if back is None:
-        raise NotFound(
-            f"there is no version of {given.name[:100]!r} to go back to",
-            hint="see edgekit-runtime history, or say --to ID",
-        )
+        raise _no_way_back(given.name[:100], store)
     served = _followed(device, given.name, back.id)
     facts = {"name": given.name, "version": back.manifest.version, "id": back.id, "served": served}
     return Told(facts, f"{given.name} is {back.manifest.version} ({back.id}) again{'' if served else _LATER}")
+
+
+def _no_way_back(name: str, store: Store) -> NotFound:
+    names = store.names()
+    if name not in names:
+        return NotFound(f"there is no model {name!r} here", hint=f"here are {', '.join(names) or 'none'}")
+    hint = "its versions: edgekit-runtime history; one that is there still comes with --to ID"
+    return NotFound(f"there is no version of {name!r} to go back to", hint=hint)
 
 
 def _drop(name: str, device: Device) -> Told:

@@ -62,7 +62,7 @@ class Trust:
                 if key.until is not None and now > key.until:
                     raise Untrusted(
                         f"the key {key.name!r} ({fingerprint[:12]}) was for use until {key.until}, in Unix time",
-                        hint="sign again with a key that is in use, or put a newer trust document in place",
+                        hint="build it again with a key that is in use (edgekit key list), or bring newer trust",
                         reason="expired",
                     )
                 return key
@@ -78,7 +78,7 @@ class Trust:
             if one.fingerprint == fingerprint:
                 raise Untrusted(
                     f"signed by {fingerprint[:12]}, a key that was revoked: {one.why!a}",
-                    hint="sign again with a key that is in use",
+                    hint="build it again with a key that is in use (edgekit key list)",
                     reason="revoked",
                 )
 

@@ -228,3 +228,10 @@ def test_pins_and_history_of_a_model(device: Device, maker: Maker, capsys: pytes
     assert main(["rollback", "tiny", "--to", ids[0], "--device", str(device.folder)]) == 1
     assert main(["status", "--device", str(device.folder)]) == 0
     assert f"live      3 ({ids[2]}): good" in capsys.readouterr().out
+
+
+def test_a_model_that_is_not_there_is_told_from_one_with_no_way_back(device, maker, capsys):
+    assert main(["install", str(maker.bundle("1")), "--device", str(device.folder)]) == 0
+    for name, words in (("tinny", "there is no model 'tinny' here\nhint: here are tiny"), ("tiny", "to go back to")):
+        assert main(["rollback", name, "--device", str(device.folder)]) == 1
+        assert words in capsys.readouterr().err

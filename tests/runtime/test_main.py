@@ -160,3 +160,9 @@ def test_a_start_that_is_refused_leaves_no_state_folder(bundle, tmp_path):
         ):
             assert why in python("-m", "edgekit_runtime", *map(str, (*words, *more))).stderr
             assert not (tmp_path / "lib").exists()
+
+
+def test_help_names_the_command_that_was_called(capsys):
+    with pytest.raises(SystemExit):
+        main(["inspect", "--help"], "edgekit")
+    assert capsys.readouterr().out.startswith("usage: edgekit inspect ")
