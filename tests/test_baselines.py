@@ -16,6 +16,8 @@ from edgekit_runtime.tensors import Array, quantized
 from tests import tiny
 from tests.commands import Done, edgekit
 
+pytestmark = pytest.mark.slow
+
 TARGET = "x86-64-v4"
 
 

@@ -133,6 +133,7 @@ def test_latency_of_another_architecture_is_not_claimed(shelf: Path, desk: Path)
     assert "aarch64" in facts["candidates"][0]["timed"]
 
 
+@pytest.mark.slow
 def test_the_same_order_is_a_copy_the_second_time(shelf: Path, desk: Path) -> None:
     order = ("--data", shelf / "digits.npz", "--format", "onnx", "--json", "--name", "again")
     first = build(shelf, *order).json()[0]

@@ -166,6 +166,7 @@ def test_a_called_program_does_not_see_our_python_path(monkeypatch: pytest.Monke
     assert call(Path(sys.executable), ["-c", "import sys; print(sys.path)"], silent).stdout.count("/ours") == 0
 
 
+@pytest.mark.slow
 def test_what_takes_too_long_is_ended_with_all_that_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolated, "HEARTBEAT", 0.1)
     script = tmp_path / "sleeper.py"

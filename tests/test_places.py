@@ -381,6 +381,7 @@ HELLO = (
 )
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_ended_and_told(tmp_path: Path) -> None:
     one = artifact(tmp_path)
     with at(beside(HELLO + "time.sleep(600)")) as found:
@@ -390,12 +391,14 @@ def test_a_worker_that_hangs_is_ended_and_told(tmp_path: Path) -> None:
         assert found._process.poll() is not None
 
 
+@pytest.mark.slow
 def test_a_hanging_worker_ends_with_the_block() -> None:
     with at(beside(HELLO + "time.sleep(600)")) as found:
         process = found._process
     assert process.poll() is not None
 
 
+@pytest.mark.slow
 def test_an_interruption_ends_the_worker() -> None:
     with pytest.raises(KeyboardInterrupt), at(beside(HELLO + "time.sleep(600)")) as found:  # noqa: PT012
         process = found._process
@@ -525,6 +528,7 @@ def test_a_target_of_ones_own_may_name_a_core(tmp_path: Path) -> None:
     assert "neoverse-n1" in found.hint
 
 
+@pytest.mark.slow
 def test_why_pip_fetched_no_wheels_is_told_in_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """pip begins the line with ERROR."""
     (tmp_path / "root/usr/bin").mkdir(parents=True)

@@ -25,6 +25,7 @@ def test_int8_of_a_conv_net_answers_like_the_float_one(tmp_path: Path) -> None:
     assert made.inputs == source.inputs
 
 
+@pytest.mark.slow
 def test_the_last_layer_answers_in_float_so_that_scores_do_not_tie(tmp_path: Path) -> None:
     source = small.dense_net(tmp_path / "a.onnx")
     made = small.quantized(source, "int8", tmp_path / "q")

@@ -20,6 +20,8 @@ from tests.runtime.examined import make_examined, samples_of
 from tests.runtime.live import Live, live
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -16,6 +16,8 @@ from edgekit_runtime.store import Store
 
 from tests.runtime.devices import Maker, device_folder, runtime
 
+pytestmark = pytest.mark.slow
+
 DATA = bytes(range(256)) * 20_000
 SHA256 = hashlib.sha256(DATA).hexdigest()
 

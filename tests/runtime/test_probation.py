@@ -17,6 +17,8 @@ from edgekit_runtime.tensors import Feeds
 
 from tests.runtime.bundles import make_bundle, some
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Served:

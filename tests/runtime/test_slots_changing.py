@@ -25,6 +25,8 @@ from tests.runtime.devices import Maker, soon
 from tests.runtime.live import Live, live
 from tests.runtime.test_store_source import does_not_open
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def slots(device: Device) -> Iterator[Slots]:

@@ -15,6 +15,8 @@ from tests.runtime.bundles import listed, make_bundle
 from tests.runtime.examined import add_exam
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(4000)
 BESIDE = """import os, subprocess, sys, time
 from pathlib import Path

@@ -315,6 +315,7 @@ def test_a_disk_that_fails_is_a_refusal(folder):
     assert reason(Files("there", in_folder(folder).names, broken)) == "missing"
 
 
+@pytest.mark.slow
 def test_too_many_files_are_refused(folder):
     (folder / "many").mkdir()
     for number in range(10_000):

@@ -18,6 +18,8 @@ from tests.runtime.bundles import some, write_model
 from tests.runtime.machines import machine
 from tests.runtime.test_machine import fake_vcgencmd
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {"threads": 1, "device": "cpu", "precision": "float32"}
 
 

@@ -13,6 +13,8 @@ from tests.runtime.simulated_disk import Folder, SimulatedDisk
 from tests.runtime.store.crashes import OPERATIONS, Operation, check_clean, crash, fresh, live, opened
 from tests.runtime.store.steps import MODEL, back, bundle, id_of, install, installed
 
+pytestmark = pytest.mark.slow
+
 EACH = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: one.name)
 RARE = (errno.EIO, errno.EROFS)
 SECOND = next(one for one in OPERATIONS if one.name == "install, the second")
